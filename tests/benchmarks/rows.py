@@ -1,0 +1,164 @@
+"""The list of bars: who plays in each row, and what must come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rounds import Bar, Contender, Row
+
+CALLS, CALLERS, ITEMS, STARTS, WAITING = 2000, 200, 100_000, 5, 100_000
+# By name, so that nothing can be put off until the first use.
+OURS = "from trio_isolates import open_isolate, open_pool, open_worker, run"
+TP, PPE = "trio_parallel", "ProcessPoolExecutor"
+
+
+def at_most(mine: str, limit: float, other: str = "") -> Bar:
+    if not other:
+        return Bar(mine, lambda figures: figures[mine], at_most=limit)
+    return Bar(f"{mine} / {other}", lambda figures: figures[mine] / figures[other], at_most=limit)
+
+
+def shorter(mine: str, times: float, other: str) -> Bar:
+    """For figures that are times: the other's is at least so many times ours."""
+    return Bar(f"{other} / {mine}", lambda figures: figures[other] / figures[mine], at_least=times)
+
+
+def more(mine: str, times: float, other: str) -> Bar:
+    """For figures that are rates: ours is at least so many times the other's."""
+    return Bar(f"{mine} / {other}", lambda figures: figures[mine] / figures[other], at_least=times)
+
+
+def lower_of(mine: str, fixed: float, times: float, other: str) -> Bar:
+    def value(figures: Mapping[str, float]) -> float:
+        return figures[mine] / min(fixed, times * figures[other])
+
+    return Bar(f"{mine} / min({fixed:,.0f}, {times:g} x {other})", value, at_least=1.0)
+
+
+CALL_FLOOR = Contender("floor", "floor:call", (CALLS,))
+CALL_PEERS = (
+    Contender(TP, "peers:trio_parallel_call", (CALLS // 2,)),
+    Contender(PPE, "peers:executor_call", (CALLS // 2,)),
+)
+
+CALL = Row(
+    "call",
+    "worker.call of an int, sync handler, one caller",
+    "us a call",
+    (
+        CALL_FLOOR,
+        Contender("a floor that hopes", "floor:call_hoping", (CALLS,)),
+        Contender("worker.call", "ours:call", ("sync", CALLS)),
+        *CALL_PEERS,
+    ),
+    (
+        at_most("worker.call", 1.4, "floor"),
+        shorter("worker.call", 1.8, TP),
+        shorter("worker.call", 1.8, PPE),
+    ),
+)
+
+CALL_ASYNC = Row(
+    "call-async",
+    "worker.call of an int, async handler, one caller",
+    "us a call",
+    (CALL_FLOOR, Contender("worker.call", "ours:call", ("async", CALLS)), *CALL_PEERS),
+    (at_most("worker.call", 2.2, "floor"),),
+)
+
+THROUGHPUT = Row(
+    "throughput",
+    f"{CALLERS} Trio callers, one worker; the floor sends 100 ints at once and has no callers",
+    "calls/s",
+    (
+        Contender("floor", "floor:throughput", (40_000,)),
+        Contender("worker.call", "ours:throughput", ("sync", CALLERS, 40_000)),
+        Contender("worker.call, async", "ours:throughput", ("async", CALLERS, 20_000)),
+        Contender(TP, "peers:trio_parallel_throughput", (CALLERS, 2000)),
+        Contender(PPE, "peers:executor_throughput", (CALLERS, 5000)),
+    ),
+    (lower_of("worker.call", 130_000, 14, TP), more("worker.call", 5, PPE)),
+)
+
+MAP = Row(
+    "map",
+    f"pool.map of {ITEMS:,} ints, automatic chunks, 2 workers; the floor is the builtin map, no workers",
+    "items/s",
+    (
+        Contender("floor", "floor:map_here", (ITEMS,)),
+        Contender("pool.map", "ours:pool_map", (ITEMS, 2)),
+        Contender(PPE, "peers:executor_map", (ITEMS, 2, 100)),
+    ),
+    (more("pool.map", 1, PPE),),
+)
+
+START = Row(
+    "start",
+    "a fresh isolate after the first one; the floor is a bare forkserver Process",
+    "ms",
+    (
+        Contender("floor, answer", "floor:process_start", (STARTS, False)),
+        Contender("open_worker, answer", "ours:worker_start", (STARTS,)),
+        Contender(f"{TP}, answer", "peers:trio_parallel_start", (STARTS, False)),
+        Contender("floor, whole", "floor:process_start", (STARTS, True)),
+        Contender("run(f), whole", "ours:run_whole", (STARTS,)),
+        Contender(f"{TP}, whole", "peers:trio_parallel_start", (STARTS, True)),
+    ),
+    (at_most("open_worker, answer", 12), at_most("run(f), whole", 20)),
+)
+
+BYTES = Row(
+    "bytes",
+    "an echo of random bytes; the floor is a raw socket",
+    "ms",
+    tuple(
+        Contender(f"{name} {mib} MiB", where, (mib, calls))
+        for mib, calls in ((1, 20), (16, 3))
+        for name, where in (
+            ("floor", "floor:echo_bytes"),
+            ("worker.call", "ours:echo_bytes"),
+            (TP, "peers:trio_parallel_bytes"),
+            (PPE, "peers:executor_bytes"),
+        )
+    ),
+    tuple(shorter(f"worker.call {mib} MiB", 2, f"{TP} {mib} MiB") for mib in (1, 16)),
+)
+
+MEMORY = Row(
+    "memory",
+    f"the parent's memory with {WAITING:,} callers waiting for one worker, all of whom complete afterwards",
+    "MiB",
+    (
+        Contender("bare Trio tasks", "floor:waiting_tasks", (WAITING,), fresh=True),
+        Contender("callers", "ours:waiting_callers", (WAITING,), fresh=True),
+    ),
+    (at_most("callers", 1.8, "bare Trio tasks"),),
+)
+
+IMPORT = Row(
+    "import",
+    "import in a fresh interpreter, beyond what stands before it",
+    "ms",
+    (
+        Contender("trio", "imports:imported", ("import trio",)),
+        Contender("trio_parallel after trio", "imports:imported", ("import trio_parallel", "trio")),
+        Contender("trio_isolates after both", "imports:imported", (OURS, "trio", "trio_parallel")),
+    ),
+    (at_most("trio_isolates after both", 30),),
+    rounds=10,
+)
+
+FLAT = Row(
+    "flat",
+    "what is held before, halfway and after",
+    "",
+    (
+        Contender("200 x open/close", "flat:open_close", (200,), fresh=True),
+        Contender("20,000 calls", "flat:calls", (20_000,), fresh=True),
+        Contender("200 kills", "flat:kills", (200,), fresh=True),
+    ),
+    (),
+    rounds=1,
+)
+
+ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, MAP, START, BYTES, MEMORY, FLAT, IMPORT)}

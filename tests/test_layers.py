@@ -1,0 +1,55 @@
+"""The architecture's picture: each file imports only from the files above it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# `__init__` stands where the public API is complete: it may import everything, and what comes after it
+# may import from the package. On one line, a file may import from those left of it.
+LAYERS = """
+    _errors _messages _events                     words
+    _wire _pickling _exceptions _calls _restart   sans-IO
+    _memory _link                                 bytes between processes
+    _ports                                        the same on both sides
+    _worker                                       inside the isolate
+    _engine                                       starting one
+    _isolate                                      the parent's handle
+    _client _supervisor _handle                   one worker, many children
+    _run _pool _actor                             many workers
+    _json __init__ testing _pytest_plugin trace draw _cli __main__
+"""
+TABLE = [word for line in LAYERS.strip().splitlines() for word in line.strip().split("   ")[0].split()]
+FOLDER = Path(__file__).parent.parent / "trio_isolates"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The package's own files that a file imports anywhere, in functions and for type checkers too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = ".".join(filter(None, ["trio_isolates" if node.level else "", node.module]))
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            module = rest.partition(".")[0]
+            if package == "trio_isolates":
+                yield module if (FOLDER / f"{module}.py").exists() else "__init__"
+
+
+def test_the_picture_is_complete() -> None:
+    """Every file is in the picture, once, and nothing else is."""
+    assert sorted(TABLE) == sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("module", [name for name in TABLE if (FOLDER / f"{name}.py").exists()])
+def test_imports_only_from_above(module: str) -> None:
+    """Of the package's own files, a file imports only those before it."""
+    above = TABLE if module == "__init__" else TABLE[: TABLE.index(module)]
+    assert set(imported(FOLDER / f"{module}.py")) <= set(above)

@@ -1,0 +1,243 @@
+"""The first and the last lines that run in a worker process.
+
+They take over what the parent handed on, make the process a good child (a process group of its own,
+no life without its parent, its prints and log records going home), and then give it to `_worker`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import multiprocessing.process
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import trio
+
+from . import _environment
+from ._exceptions import dump_error
+from ._interrupt import Interrupter
+from ._link import BlockingLink, Link, SocketPipe, send_fds
+from ._memory import Page
+from ._messages import DEFINE, FAILED, LOG, SPEC, Chunk, Spec
+from ._pickling import Codec
+from ._wire import encode
+from ._worker import AsyncServer, Service, SyncServer
+
+HANDOVER: Final = "_trio_isolates_handover"
+"""Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""
+
+
+def retire() -> bool:
+    """Tell trio-parallel that a process is never used twice."""
+    return True
+
+
+def main() -> None:
+    """Serve as an isolate: the one job of this process."""
+    handover = multiprocessing.process.__dict__.pop(HANDOVER)
+    link_fd, side_fd, page_fd, *standard = [fd.detach() for fd in handover]
+    page, beside = Page.attach(page_fd)
+    name, environment = pickle.loads(beside)
+    os.setpgid(0, 0)
+    _adopt_standard(standard, page)
+    _environment.apply(environment)
+    # Daemonic processes may not have children; these may: they end with their parent all the same.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    sock = socket.socket(fileno=link_fd)
+    threading.Thread(target=_watch_parent, args=(link_fd,), name="trio_isolates deadman", daemon=True).start()
+    with socket.socket(fileno=side_fd) as side:
+        pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
+        send_fds(side, b"%d" % os.getpid(), [pidfd] if pidfd >= 0 else [])
+        if pidfd >= 0:
+            os.close(pidfd)
+    _keep_from_children()
+    try:
+        _serve(sock, page, name)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, or has given us up
+    except BaseException:
+        traceback.print_exc()
+        _flush()
+        os._exit(1)
+
+
+def _watch_parent(link_fd: int) -> None:
+    """Kill this process and its group when the parent is gone, blocked or spinning as it may be."""
+    poll = select.poll()
+    poll.register(link_fd, 0)  # no events: only the full hang-up, not a half-closed stream
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        poll.register(parent.sentinel, select.POLLIN)
+    poll.poll()
+    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _adopt_standard(fds: list[int], page: Page) -> None:
+    for number, fd in zip((1, 2), fds, strict=False):
+        if fd != number:
+            os.dup2(fd, number)
+            os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Tee(page)), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+@final
+class _Tee(io.RawIOBase):
+    """Standard error that leaves a copy in the page, where a SIGKILL does not reach it."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def fileno(self) -> int:
+        return 2
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(2)
+
+    def write(self, data: Any) -> int:
+        self._page.write_stderr(data)
+        return os.write(2, data)
+
+
+def _keep_from_children() -> None:
+    """Close what we inherited in forked and in executed children.
+
+    A grandchild that holds an end of the link or of trio-parallel's pipes makes our death invisible.
+    """
+    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    inherited: list[int] = []
+    tracker = getattr(multiprocessing.resource_tracker, "_resource_tracker", None)
+    keep = {0, 1, 2, getattr(tracker, "_fd", None)}
+    for entry in os.listdir(directory):
+        fd = int(entry)
+        if fd not in keep:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:  # the descriptor of the listing itself
+                continue
+            inherited.append(fd)
+
+    def close_in_child() -> None:
+        for fd in inherited:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+    os.register_at_fork(after_in_child=close_in_child)
+
+
+def _serve(sock: socket.socket, page: Page, name: str) -> None:
+    link = BlockingLink(sock)
+    codec = Codec(side=1, namespaces=_namespaces())
+    title = f"isolate {name!r} (pid {os.getpid()})"
+    interrupter = Interrupter(page)
+    interrupter.install()
+    body, buffers = _read_spec(link, codec)
+    try:
+        spec: Spec = codec.loads(body, buffers)
+        service = Service(spec, codec, interrupter, title, _flush)
+    except BaseException as exc:
+        chunks, views, _ = dump_error(codec, exc, title)
+        link.write(encode(FAILED, 0, chunks, views))
+        return
+    if service.mode == "sync":
+        _send_logs(spec, link.write)
+        SyncServer(service, link).run()
+    else:
+        trio.run(_serve_async, service, sock)
+
+
+def _read_spec(link: BlockingLink, codec: Codec) -> tuple[Chunk, Any]:
+    while frames := link.read():
+        for kind, ident, body, buffers in frames:
+            if kind == DEFINE:
+                codec.define(ident, bytes(body))
+            elif kind == SPEC:
+                return body, buffers
+    raise ConnectionResetError("the parent is gone")
+
+
+async def _serve_async(service: Service, sock: socket.socket) -> None:
+    link = Link(SocketPipe(sock))
+    token = trio.lowlevel.current_trio_token()
+    thread = threading.get_ident()
+
+    def write(chunks: list[Chunk]) -> None:
+        if threading.get_ident() == thread:
+            link.write(chunks, now=False)
+        else:
+            token.run_sync_soon(lambda: link.write(chunks, now=False))
+
+    _send_logs(service.spec, write)
+    await AsyncServer(service, link).run()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # a handler has closed it, or put something else there
+            pass
+
+
+def _namespaces() -> Callable[[str], dict[str, Any]]:
+    """Functions that came by value from the parent's `__main__` share the globals of ours."""
+    others: dict[str, dict[str, Any]] = {}
+
+    def find(module: str) -> dict[str, Any]:
+        if module == "__main__":
+            return sys.modules["__main__"].__dict__
+        return others.setdefault(module, {})
+
+    return find
+
+
+@final
+class _HomewardHandler(logging.Handler):
+    """Sends log records to the parent's logging tree."""
+
+    def __init__(self, write: Callable[[list[Chunk]], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.exc_info and not record.exc_text:
+                record.exc_text = logging.Formatter().formatException(record.exc_info)
+            fields = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
+            try:
+                body = pickle.dumps(fields)
+            except Exception:  # extra fields that cannot travel go as text
+                plain = (str, int, float, bool, type(None))
+                body = pickle.dumps({k: v if isinstance(v, plain) else repr(v) for k, v in fields.items()})
+            self._write(encode(LOG, 0, [body]))
+        except Exception:
+            self.handleError(record)
+
+
+def _send_logs(spec: Spec, write: Callable[[list[Chunk]], None]) -> None:
+    if spec.log_levels is None:
+        return
+    root = logging.getLogger()
+    root.handlers[:] = [_HomewardHandler(write)]
+    for name, level in spec.log_levels.items():
+        (logging.getLogger(name) if name else root).setLevel(level)

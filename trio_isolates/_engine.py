@@ -1,0 +1,356 @@
+"""Starting an isolate somewhere: the seam, and the engine that starts processes.
+
+An engine gives a byte stream, a page that both sides see, a death notice with a reason, and a kill,
+nothing more. It does not know what is said on the stream. `ProcessEngine` hosts each isolate as one
+long job of a trio-parallel worker process that is never used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.forkserver
+import multiprocessing.spawn
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from importlib import import_module
+from multiprocessing.reduction import DupFd
+from typing import Any, Final, Protocol, final
+
+import trio
+import trio_parallel
+from attrs import define, field, frozen
+
+from . import _boot, _environment
+from ._interrupt import SIGNAL
+from ._link import Pipe, SocketPipe, receive_fds
+from ._memory import Page
+
+_REASON_WAIT: Final = 0.05  # seconds that a death seen by the kernel waits for trio-parallel's exit code
+_PRELOAD: Final = [_boot.__name__]
+
+
+@frozen
+class Death:
+    """How an isolate ended.
+
+    exitcode is negative for a signal, None if nobody could tell; stderr_tail is the end of its stderr.
+    """
+
+    pid: int | None
+    exitcode: int | None
+    stderr_tail: str = ""
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that ended it ("SIGKILL"), or None."""
+        if self.exitcode is None or self.exitcode >= 0:
+            return None
+        try:
+            return signal.Signals(-self.exitcode).name
+        except ValueError:
+            return f"signal {-self.exitcode}"
+
+
+class Host(Protocol):
+    """A started isolate, as its engine sees it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def pipe(self) -> Pipe: ...
+
+    @property
+    def page(self) -> Page: ...
+
+    async def wait_dead(self) -> Death:
+        """Wait until the isolate is gone, and say how it ended."""
+        ...
+
+    def release(self) -> None:
+        """After the death: the stream has been read to its end and nothing here is needed any more."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once, with everything it has started. Does nothing if it is gone."""
+        ...
+
+    def interrupt(self) -> None:
+        """Make the isolate look at the page now. Does nothing where that is not possible."""
+        ...
+
+
+class Engine(Protocol):
+    """Starts isolates."""
+
+    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+        """Start one, report it as started, and return when nothing of it is left.
+
+        Raises `OSError` or `trio_parallel.BrokenWorkerError` if it could not be started. A
+        cancellation kills it.
+        """
+        ...
+
+    @property
+    def runs_sync_loops(self) -> bool:
+        """Whether a sync handler gets a blocking loop; else it runs in the async one."""
+        ...
+
+
+@define(eq=False)
+class _Started:
+    """The process host's state: written by the tasks of `ProcessEngine.host`, read through `Host`."""
+
+    pid: int
+    pipe: SocketPipe
+    page: Page
+    pidfd: int
+    _give_up: Callable[[], None]
+    _dead: trio.Event = field(factory=trio.Event)
+    _released: trio.Event = field(factory=trio.Event)
+    _death: Death | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        return self._death is not None
+
+    async def wait_dead(self) -> Death:
+        await self._dead.wait()
+        assert self._death is not None
+        return self._death
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def watch(self, job: _Job) -> None:
+        """Wait for the end, whoever sees it first, and report it; return when we are released."""
+        try:
+            if self.pidfd >= 0:
+                await trio.lowlevel.wait_readable(self.pidfd)
+                self.kill_group()
+                with trio.move_on_after(_REASON_WAIT):
+                    await job.ended.wait()
+            else:
+                await job.ended.wait()
+        finally:
+            self._death = Death(self.pid, job.exitcode, self.page.stderr_tail())
+            self.kill_group()
+            self._dead.set()
+        await self._released.wait()
+
+    def kill(self) -> None:
+        if self.is_gone:
+            return
+        self.kill_group()
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        else:
+            self._give_up()
+
+    def kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def interrupt(self) -> None:
+        if self.is_gone:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, SIGNAL)
+            else:
+                os.kill(self.pid, SIGNAL)
+
+
+_fds_to_hand_over: ContextVar[Sequence[int] | None] = ContextVar("_fds_to_hand_over", default=None)
+
+
+class _ImportModule:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (self._name,)
+
+
+class _Handover:
+    """Pickles into an assignment in the child, by functions of the standard library alone."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self._fds = fds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fds = [DupFd(fd) for fd in self._fds]
+        return setattr, (_ImportModule("multiprocessing.process"), _boot.HANDOVER, fds)
+
+
+_plain_preparation_data = multiprocessing.spawn.get_preparation_data
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """For our own starts: hand over the descriptors, and leave the parent's `__main__` alone.
+
+    A re-imported `__main__` would run an unguarded script again in every isolate.
+    """
+    data = _plain_preparation_data(name)
+    fds = _fds_to_hand_over.get()
+    if fds is not None:
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+        data["trio_isolates"] = _Handover(fds)
+    return data
+
+
+def _prepare_starts() -> None:
+    """Take our place in multiprocessing's preparation of a child; once for the program."""
+    if multiprocessing.spawn.get_preparation_data is _preparation_data:
+        return
+    multiprocessing.spawn.get_preparation_data = _preparation_data
+    server = multiprocessing.forkserver._forkserver
+    # Untouched by the program: then the server may load what every isolate needs.
+    if server._preload_modules == ["__main__"]:
+        server.set_forkserver_preload(_PRELOAD)
+
+
+def _open_standard() -> list[int]:
+    """Descriptors 1 and 2, as far as they are open."""
+    fds = []
+    for fd in (1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            break
+        fds.append(fd)
+    return fds
+
+
+@final
+class ProcessEngine:
+    """Each isolate is a process of its own, started by a forkserver where there is one, else by spawn."""
+
+    runs_sync_loops: Final = True
+
+    def __init__(self) -> None:
+        has_server = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
+        self._worker_type = trio_parallel.WorkerType["FORKSERVER" if has_server else "SPAWN"]
+
+    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+        _prepare_starts()
+        for attempt in (1, 2):
+            try:
+                await self._host(name, task_status)
+                return
+            except (EOFError, ConnectionError, FileNotFoundError):
+                # The forkserver died while it was asked; the next start makes a new one.
+                if attempt == 2:
+                    raise
+
+    async def _host(self, name: str, task_status: trio.TaskStatus[Host]) -> None:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(theirs.close)
+            side, their_side = socket.socketpair()
+            stack.callback(side.close)
+            stack.callback(their_side.close)
+            pipe = SocketPipe(ours)
+            stack.callback(pipe.close)
+            page = Page.create(pickle.dumps((name, _environment.capture())))
+            stack.callback(page.close)
+            fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
+
+            job = _Job(self._worker_type, fds)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(job.run)
+                hello = await _receive_hello(side, job)
+                if hello is None:
+                    nursery.cancel_scope.cancel()
+                else:
+                    theirs.close()
+                    their_side.close()
+                    pid, pidfd = hello
+                    if pidfd >= 0:
+                        stack.callback(os.close, pidfd)
+                    started = _Started(pid, pipe, page, pidfd, job.scope.cancel)
+                    task_status.started(started)
+                    await started.watch(job)
+                    job.scope.cancel()
+            if hello is None:
+                raise job.failure or trio_parallel.BrokenWorkerError("the process ended before it could connect")
+
+
+@final
+class _Job:
+    """The one job of a private trio-parallel context, and what became of it."""
+
+    def __init__(self, worker_type: Any, fds: Sequence[int]) -> None:
+        self._worker_type = worker_type
+        self._fds = fds
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self.exitcode: int | None = None
+        self.failure: BaseException | None = None
+
+    async def run(self) -> None:
+        token = _fds_to_hand_over.set(self._fds)
+        try:
+            with self.scope:
+                async with trio_parallel.open_worker_context(
+                    idle_timeout=float("inf"),
+                    init=bool,
+                    retire=_boot.retire,
+                    grace_period=5.0,
+                    worker_type=self._worker_type,
+                ) as context:
+                    await context.run_sync(_boot.main, kill_on_cancel=True, limiter=trio.CapacityLimiter(1))
+                self.exitcode = 0
+        except trio_parallel.BrokenWorkerError as exc:
+            self.exitcode = next((p.exitcode for p in exc.args if hasattr(p, "exitcode")), None)
+            self.failure = exc
+        except (OSError, EOFError) as exc:
+            self.failure = exc
+        finally:
+            _fds_to_hand_over.reset(token)
+            self.ended.set()
+
+
+async def _receive_hello(side: socket.socket, job: _Job) -> tuple[int, int] | None:
+    """Wait for the process to say its pid and hand over its pidfd; None if it ended before."""
+    side.setblocking(False)
+    hello: tuple[int, int] | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_end() -> None:
+            await job.ended.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_for_end)
+        while hello is None:
+            await trio.lowlevel.wait_readable(side)
+            with contextlib.suppress(BlockingIOError):
+                data, fds = receive_fds(side, 64)
+                if not data:
+                    await job.ended.wait()
+                hello = int(data), fds[0] if fds else -1
+        nursery.cancel_scope.cancel()
+    return hello
+
+
+current_engine: ContextVar[Engine | None] = ContextVar("current_engine", default=None)
+_process_engine: Final = ProcessEngine()
+
+
+def find_engine(engine: Engine | str | None) -> Engine:
+    """Return the engine itself, the one of that name, or the one in force where it is None."""
+    if engine is None:
+        return current_engine.get() or _process_engine
+    if engine == "process":
+        return _process_engine
+    if isinstance(engine, str):
+        raise ValueError(f"there is no engine {engine!r}; give 'process' or an engine object")
+    return engine
+

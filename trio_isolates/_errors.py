@@ -1,0 +1,150 @@
+"""The words for what can go wrong: every exception that trio_isolates raises by itself.
+
+This module knows what each failure means and what it carries; it does not know who raises it.
+For what is closed, full or ended, Trio's own exceptions are used: `trio.ClosedResourceError`,
+`trio.BrokenResourceError`, `trio.EndOfChannel`, `trio.WouldBlock`, `trio.BusyResourceError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trio_parallel import BrokenWorkerError
+
+_TAIL_LINES = 8
+
+
+def _remake(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    return cls(*args, **fields)
+
+
+class IsolateError(Exception):
+    """The base of every error that trio_isolates raises by itself."""
+
+
+class IsolateDied(IsolateError, BrokenWorkerError):
+    """An isolate ended while something still depended on it.
+
+    Attributes:
+        name: the isolate's name.
+        pid: its process id, or None if it never had one.
+        exitcode: what it exited with, negative for a signal; None if nobody could tell.
+        signal: the name of the signal that ended it ("SIGKILL"), or None.
+        maybe_executed: False if the call had certainly not begun, so that it is safe to repeat.
+        stderr_tail: the last of what the isolate wrote to its standard error, at most 64 KiB.
+
+    It is also a `trio_parallel.BrokenWorkerError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        signal: str | None = None,
+        maybe_executed: bool = True,
+        stderr_tail: str = "",
+    ) -> None:
+        super().__init__(name)
+        self.name = name
+        self.pid = pid
+        self.exitcode = exitcode
+        self.signal = signal
+        self.maybe_executed = maybe_executed
+        self.stderr_tail = stderr_tail
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f"was killed by {self.signal}"
+        elif self.exitcode is not None:
+            how = f"exited with code {self.exitcode}"
+        else:
+            how = "ended, and nobody could tell why"
+        begun = "may have been executed" if self.maybe_executed else "had not begun"
+        text = f"isolate {self.name!r} (pid {self.pid}) {how}; the call {begun}"
+        if tail := self.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
+            text += "\nthe end of its stderr:\n" + "\n".join(f"  {line}" for line in tail)
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), (self.name,), {k: v for k, v in self.__dict__.items() if k in _DIED_FIELDS})
+
+
+_DIED_FIELDS = frozenset({"pid", "exitcode", "signal", "maybe_executed", "stderr_tail"})
+
+
+class IsolateSpawnError(IsolateError):
+    """An isolate could not be started: its process, its `init` or its `state` failed.
+
+    `__cause__` is the failure itself: the exception that `init` raised, `IsolateDied` if the
+    process ended before it was ready, or the operating system's error.
+    """
+
+
+class UnsendableError(IsolateError, TypeError):
+    """A value cannot be sent: it cannot be pickled here, or not unpickled there.
+
+    Attributes:
+        path: where in the message the value sits (`args[0]['jobs'][3].lock`); empty if it
+            pickled well and failed only when it was unpickled.
+        type_name: the type of that value, with its module.
+
+    `__cause__` is what the pickling raised.
+    """
+
+    def __init__(self, message: str, *, path: str = "", type_name: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.type_name = type_name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), self.args, {"path": self.path, "type_name": self.type_name})
+
+
+class RemoteError(IsolateError):
+    """Stands in for an exception that cannot, or must not, cross as itself.
+
+    Attributes:
+        type_name: the type of the original, with its module.
+        text: the original's `str`.
+        traceback: the whole remote traceback, as text.
+    """
+
+    def __init__(self, type_name: str, text: str, traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}" if self.text else self.type_name
+
+
+class RestartLimitExceeded(IsolateError):
+    """Isolates ended faster than the `Restart` policy allows them to be replaced.
+
+    Attributes:
+        causes: every failure that was counted, oldest first.
+    """
+
+    def __init__(self, message: str, *, causes: Sequence[BaseException] = ()) -> None:
+        super().__init__(message)
+        self.causes = tuple(causes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), self.args, {"causes": self.causes})
+
+
+class ProtocolError(IsolateError):
+    """The bytes on a link are not what an isolate would write; that isolate has been killed."""
+
+
+class CallInterrupted(BaseException):
+    """Raised inside a sync handler whose caller has been cancelled. Let it pass.
+
+    It is a `BaseException`, so that `except Exception` does not stop it. A handler that catches
+    it to clean up re-raises it; one that has not ended when `cancel_grace` is over is killed
+    with its isolate.
+    """

@@ -1,0 +1,261 @@
+"""The parent's handle of one isolate: started, ready, told to close, killed, dead.
+
+This module joins an engine's byte stream to a codec and sees an isolate through its life. It does
+not know what a call is: answers go to whoever opened it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal, TypeAlias, final
+
+import trio
+import trio_parallel
+
+from ._engine import Death, Engine, Host
+from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
+from ._exceptions import load_error
+from ._link import Link
+from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, Chunk, Mode, Spec
+from ._pickling import Codec
+from ._wire import encode
+
+_DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
+_LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
+
+GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
+Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[memoryview]], None]
+
+_paused = 0
+
+
+@contextmanager
+def _collector(policy: GcPolicy, size: int) -> Iterator[None]:
+    """Hold the cyclic collector off while a large message is built; it would walk what is half made."""
+    global _paused
+    if policy == "leave" or size < _LARGE or not (gc.isenabled() or _paused):
+        yield
+        return
+    gc.disable()
+    _paused += 1
+    try:
+        yield
+    finally:
+        _paused -= 1
+        if policy == "freeze":
+            gc.freeze()
+        if not _paused:
+            gc.enable()
+
+
+@final
+class Isolate:
+    """One isolate, from before its start until after its death.
+
+    `run()` must be running, in a nursery that outlives the isolate; it never raises, and what
+    cancels it from outside does not reach the isolate: that must be closed or killed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: Spec,
+        *,
+        gc_policy: GcPolicy,
+        on_answer: Answers,
+        on_death: Callable[[], None],
+        on_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = spec.name
+        self.codec = Codec(side=0)
+        self.death: Death | None = None
+        self.cause: BaseException | None = None
+        self.mode: Mode = "async"
+        self.is_ready = False
+        self.was_told_to_end = False
+        self.teardown_error: BaseException | None = None
+        self._engine = engine
+        self._spec = self.codec.dumps(spec, "spec")
+        self._gc = gc_policy
+        self._on_answer = on_answer
+        self._on_death = on_death
+        self._on_room = on_room
+        self._host: Host | None = None
+        self._link: Link | None = None
+        self._settled = trio.Event()  # ready, or failed to become so
+        self._gone = trio.Event()
+        self._read_all = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._host is None else self._host.pid
+
+    @property
+    def host(self) -> Host:
+        assert self._host is not None
+        return self._host
+
+    @property
+    def link(self) -> Link:
+        assert self._link is not None
+        return self._link
+
+    async def run(self) -> None:
+        """Start the isolate, keep its link going, and return when it is gone."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._host = await nursery.start(self._engine.host, self.name)
+                    await self._live(self._host, nursery)
+        except BaseExceptionGroup as group:
+            self.cause = self.cause or _first(group)
+        except (OSError, EOFError, trio_parallel.BrokenWorkerError) as exc:
+            self.cause = self.cause or exc
+        finally:
+            if self.death is None:
+                self.death = Death(self.pid, None)
+                self._on_death()
+            self._settled.set()
+            self._gone.set()
+
+    async def _live(self, host: Host, nursery: trio.Nursery) -> None:
+        self._link = link = Link(host.pipe, self._on_room)
+        nursery.start_soon(link.run_writer)
+        nursery.start_soon(self._read, link)
+        self.send(SPEC, 0, *self._spec)
+        if self.was_told_to_end and not self.is_ready:
+            host.kill()
+        death = await host.wait_dead()
+        # What it said before its end comes before the news of it.
+        with trio.move_on_after(_DRAIN_WAIT):
+            await self._read_all.wait()
+        self.death = death
+        self._on_death()
+        host.release()
+        nursery.cancel_scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read(self, link: Link) -> None:
+        try:
+            while frames := await link.read():
+                for kind, ident, body, buffers in frames:
+                    if kind <= DROPPED and kind != DEFINE:
+                        self._on_answer(kind, ident, body, buffers)
+                    else:
+                        self._take(kind, ident, body, buffers)
+        except ProtocolError as exc:
+            self.cause = exc
+        # An isolate without its link is lost, whatever else it may be doing.
+        self._read_all.set()
+        if not self.was_told_to_end:
+            self.host.kill()
+
+    def _take(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+        if kind == DEFINE:
+            self.codec.define(ident, bytes(body))
+        elif kind == READY:
+            self.mode = "sync" if bytes(body) == b"sync" else "async"
+            self.is_ready = True
+            self._settled.set()
+        elif kind == FAILED:
+            self.cause = load_error(self.codec, body, buffers)
+            self.was_told_to_end = True
+        elif kind == BYE:
+            if len(body):
+                self.teardown_error = load_error(self.codec, body, buffers)
+        elif kind == LOG:
+            _log(body)
+        else:
+            raise ProtocolError(f"a frame of kind {kind} does not go this way")
+
+    def load(self, body: Chunk, buffers: Sequence[memoryview]) -> Any:
+        """Unpickle a message. Raises `UnsendableError`."""
+        with _collector(self._gc, len(body)):
+            return self.codec.loads(body, buffers)
+
+    def send(
+        self,
+        kind: int,
+        ident: int,
+        chunks: list[Chunk],
+        buffers: Sequence[memoryview] = (),
+        definitions: Sequence[tuple[int, bytes]] = (),
+        *,
+        now: bool = True,
+    ) -> None:
+        """Queue one frame, after those with the definitions that it needs."""
+        frames = encode(kind, ident, chunks, buffers)
+        if definitions:
+            first: list[Chunk] = []
+            for number, blob in definitions:
+                first += encode(DEFINE, number, [blob])
+            frames = first + frames
+        self.link.write(frames, now=now)
+
+    async def wait_ready(self) -> None:
+        """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they, or the start, failed."""
+        await self._settled.wait()
+        if not self.is_ready:
+            await self._gone.wait()
+            raise self.spawn_error()
+
+    def spawn_error(self) -> IsolateSpawnError:
+        cause = self.cause or self.died(maybe_executed=False)
+        error = IsolateSpawnError(f"isolate {self.name!r} could not be started: {type(cause).__name__}: {cause}")
+        error.__cause__ = cause
+        return error
+
+    async def wait_dead(self) -> None:
+        await self._gone.wait()
+
+    def kill(self) -> None:
+        """End it at once; before its process has said hello, by giving up the start."""
+        self.was_told_to_end = True
+        if self._host is None:
+            self._scope.cancel()
+        else:
+            self._host.kill()
+
+    async def close(self, grace: float) -> None:
+        """Have it tear down and end; kill it if it has not after `grace` seconds. No call may be unanswered."""
+        if self.death is None and self.is_ready:
+            self.was_told_to_end = True
+            self.send(CLOSE, 0, [b""])
+            with trio.move_on_after(grace):
+                await self._gone.wait()
+        if not self._gone.is_set():
+            self.kill()
+            await self._gone.wait()
+
+    def died(self, *, maybe_executed: bool) -> IsolateDied:
+        """Return a new exception that says how the isolate ended."""
+        death = self.death or Death(self.pid, None)
+        error = IsolateDied(
+            self.name,
+            pid=death.pid,
+            exitcode=death.exitcode,
+            signal=death.signal,
+            maybe_executed=maybe_executed,
+            stderr_tail=death.stderr_tail,
+        )
+        error.__cause__ = self.cause
+        return error
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _log(body: Chunk) -> None:
+    record = logging.makeLogRecord(pickle.loads(body))
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)

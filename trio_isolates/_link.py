@@ -1,0 +1,237 @@
+"""The two ends of a link: bytes that move, and frames in and out of them.
+
+A `Pipe` moves bytes without waiting and knows how to wait; `SocketPipe` is the one over a real
+socket. `Link` is an end used from Trio, `BlockingLink` an end used from plain sync code. None of
+them knows what a frame means. Each end has one writer: frames queue in one place, whole, so a
+cancelled sender never leaves a torn frame behind.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, final
+
+import trio
+
+from ._messages import Chunk, Frame
+from ._wire import Decoder
+
+_BATCH: Final = 512  # chunks a system call; Linux takes 1,024 at most
+_HIGH_WATER: Final = 4 << 20  # queued bytes above which callers should wait before they add more
+_MAX_FDS: Final = 253  # a message; Linux's SCM_MAX_FD
+
+
+class Pipe(Protocol):
+    """A byte stream that moves what it can at once."""
+
+    def send(self, chunks: Sequence[Chunk]) -> int:
+        """Send from the front of `chunks`; return how many bytes went. Raises `BlockingIOError`, `OSError`."""
+        ...
+
+    def receive(self, memory: memoryview) -> int:
+        """Read into `memory`; return how many bytes came, 0 at the end. Raises `BlockingIOError`, `OSError`."""
+        ...
+
+    async def wait_readable(self) -> None: ...
+
+    async def wait_writable(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@final
+class SocketPipe:
+    """A `Pipe` over a connected stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._fd = sock.fileno()
+        self.receive = sock.recv_into
+
+    def send(self, chunks: Sequence[Chunk]) -> int:
+        if len(chunks) == 1:
+            return self._socket.send(chunks[0])
+        return self._socket.sendmsg(chunks)
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._fd)
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._fd)
+            self._socket.close()
+
+
+def _drop(chunks: list[Chunk], count: int) -> None:
+    """Take the first `count` bytes off `chunks`."""
+    done = 0
+    for chunk in chunks:
+        if count < len(chunk):
+            break
+        count -= len(chunk)
+        done += 1
+    del chunks[:done]
+    if count:
+        chunks[0] = memoryview(chunks[0])[count:]
+
+
+@final
+class Link:
+    """An end of a link for Trio. Somebody must run `run_writer()` and call `read()`."""
+
+    def __init__(self, pipe: Pipe, on_room: Callable[[], None] = lambda: None) -> None:
+        self._pipe = pipe
+        self._decoder = Decoder()
+        self._out: list[Chunk] = []
+        self._queued = 0  # bytes
+        self._on_room = on_room
+        self._writer: trio.lowlevel.Task | None = None
+        self._drained = trio.Event()
+        self.broken = False
+
+    @property
+    def is_full(self) -> bool:
+        """True while so much is queued that more should wait until `on_room` is called."""
+        return self._queued > _HIGH_WATER
+
+    @trio.lowlevel.enable_ki_protection
+    def write(self, chunks: list[Chunk], *, now: bool) -> None:
+        """Queue a frame. now: try to send it at once, else leave it to gather company for one tick."""
+        if self.broken:
+            return
+        if now and not self._out:
+            self._out = chunks
+            if self._flush():
+                return
+            self._queued = sum(map(len, self._out))
+        else:
+            self._out += chunks
+            self._queued += sum(map(len, chunks))
+        if self._writer is not None:
+            trio.lowlevel.reschedule(self._writer)
+            self._writer = None
+
+    def _flush(self) -> bool:
+        """Send what goes without waiting; return True if nothing is left."""
+        out = self._out
+        try:
+            while out:
+                sent = self._pipe.send(out if len(out) <= _BATCH else out[:_BATCH])
+                self._queued -= sent
+                _drop(out, sent)
+        except BlockingIOError:
+            return False
+        except OSError:  # the other end is gone; whoever reads will say so
+            self.broken = True
+            out.clear()
+        self._queued = 0
+        return True
+
+    async def run_writer(self) -> None:
+        """Send what is queued, for ever."""
+
+        def forget(_: object) -> trio.lowlevel.Abort:
+            self._writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            was_full = self.is_full
+            done = self._flush()
+            if was_full and not self.is_full:
+                self._on_room()
+            if done:
+                self._drained.set()
+                self._writer = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(forget)
+            else:
+                await self._pipe.wait_writable()
+
+    async def drained(self) -> None:
+        """Wait until nothing is queued any more."""
+        if self._out:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    async def read(self) -> list[Frame]:
+        """Wait for bytes; return the frames they completed, or an empty list at the end of the stream.
+
+        Raises `ProtocolError` if the bytes are not frames.
+        """
+        while True:
+            await self._pipe.wait_readable()
+            try:
+                count = self._pipe.receive(self._decoder.buffer())
+            except BlockingIOError:
+                continue
+            except OSError:
+                return []
+            if count == 0:
+                return []
+            if frames := self._decoder.received(count):
+                return frames
+
+    def close(self) -> None:
+        self.broken = True
+        self._out.clear()
+        self._pipe.close()
+
+
+@final
+class BlockingLink:
+    """An end of a link for sync code: reads and writes block the calling thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._decoder = Decoder()
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Frame]:
+        """Block for bytes; return the frames they completed, or an empty list at the end of the stream."""
+        decoder, receive = self._decoder, self._socket.recv_into
+        while True:
+            try:
+                count = receive(decoder.buffer())
+            except OSError:
+                return []
+            if count == 0:
+                return []
+            if frames := decoder.received(count):
+                return frames
+
+    def write(self, chunks: list[Chunk]) -> None:
+        """Send a frame whole. Raises `OSError` if the other end is gone."""
+        with self._lock:
+            if len(chunks) == 1:
+                self._socket.sendall(chunks[0])
+                return
+            rest = list(chunks)
+            while rest:
+                _drop(rest, self._socket.sendmsg(rest[:_BATCH]))
+
+
+def send_fds(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    """Send `data`, at least one byte, and up to 253 descriptors in one message."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], ancillary)
+
+
+def receive_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive one message of up to `size` bytes and the descriptors with it, closed on exec.
+
+    `socket.recv_fds` would hand them out inheritable: it ignores its flags.
+    """
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(_MAX_FDS * 4), flags)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, list(fds)

@@ -1,0 +1,147 @@
+"""The page that a parent and its isolate both look at.
+
+It holds three small things that no message could carry in time: how far the isolate has come with
+its calls, which calls the parent has cancelled, and the end of what the isolate wrote to stderr.
+This module does not know what is done about any of them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import threading
+from typing import Final, final
+
+_RING: Final = 1024  # cancelled ids that fit before the isolate must have looked
+_BEGUN, _CANCELLED, _SEEN, _WRITTEN, _FIRST = 0, 1, 2, 3, 8
+_TAIL_AT: Final = 16 << 10
+TAIL_SIZE: Final = 64 << 10
+PAGE_SIZE: Final = _TAIL_AT + TAIL_SIZE
+
+
+def _memory_file(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    fd, path = tempfile.mkstemp(prefix="trio-isolates-")
+    os.unlink(path)
+    return fd
+
+
+@final
+class Page:
+    """One page of memory with a writer for each of its words, so that it needs no lock.
+
+    The parent asks "has it begun?" after it has written "cancelled", and the isolate asks
+    "is it cancelled?" after it has written "begun": whichever comes second sees the other, so a
+    call never counts as never begun and runs all the same. A lock that nobody else holds stands
+    between the two steps on both sides, for the memory fence in it.
+    """
+
+    def __init__(self, memory: bytearray | mmap.mmap, fd: int = -1) -> None:
+        self._memory = memory
+        self.fd = fd
+        self._view = memoryview(memory)
+        self._words = self._view[:_TAIL_AT].cast("Q")
+        self._tail = self._view[_TAIL_AT:PAGE_SIZE]
+        self._fence = threading.Lock()
+        self._seen = 0
+        self._pushed = 0
+
+    @classmethod
+    def local(cls) -> Page:
+        """Return a page that both sides reach because they live in one process."""
+        return cls(bytearray(PAGE_SIZE))
+
+    @classmethod
+    def create(cls, beside: bytes) -> Page:
+        """Return a new page whose `fd` another process can inherit; `beside` lies behind the page."""
+        fd = _memory_file("trio_isolates")
+        try:
+            os.ftruncate(fd, PAGE_SIZE)
+            done = 0
+            while done < len(beside):
+                done += os.pwrite(fd, beside[done:], PAGE_SIZE + done)
+            return cls(mmap.mmap(fd, PAGE_SIZE), fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def attach(cls, fd: int) -> tuple[Page, bytes]:
+        """Open the page of another process by its `fd`, which is closed; return it and what lies behind it."""
+        size = os.fstat(fd).st_size - PAGE_SIZE
+        beside = b""
+        while len(beside) < size:
+            beside += os.pread(fd, size - len(beside), PAGE_SIZE + len(beside))
+        page = cls(mmap.mmap(fd, PAGE_SIZE))
+        os.close(fd)
+        return page, beside
+
+    def close(self) -> None:
+        """Let go of the memory and the descriptor."""
+        self._words.release()
+        self._tail.release()
+        self._view.release()
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    # The isolate's side.
+
+    def begin(self, ident: int) -> bool:
+        """Mark the call as begun; return True if there are cancellations that nobody has taken."""
+        words = self._words
+        words[_BEGUN] = ident
+        with self._fence:
+            return words[_CANCELLED] != self._seen
+
+    def take_cancelled(self) -> list[int]:
+        """Return the ids that were cancelled since the last time."""
+        words = self._words
+        first, last = self._seen, words[_CANCELLED]
+        self._seen = last
+        idents = [words[_FIRST + i % _RING] for i in range(first, last)]
+        words[_SEEN] = last
+        return idents
+
+    def write_stderr(self, data: bytes | memoryview) -> None:
+        """Keep the end of what was written to stderr; it can be read after the isolate's death."""
+        data = memoryview(data)[-TAIL_SIZE:]
+        at = self._words[_WRITTEN] % TAIL_SIZE
+        first = min(len(data), TAIL_SIZE - at)
+        self._tail[at : at + first] = data[:first]
+        self._tail[: len(data) - first] = data[first:]
+        self._words[_WRITTEN] += len(data)
+
+    # The parent's side.
+
+    @property
+    def begun(self) -> int:
+        """The id of the last call that the isolate has begun; 0 before the first."""
+        return self._words[_BEGUN]
+
+    def cancel(self, ident: int) -> bool:
+        """Tell the isolate that the call is cancelled; return True if it has begun, or may have.
+
+        False is certain: the call has not begun, and never will.
+        """
+        words = self._words
+        if self._pushed - words[_SEEN] >= _RING:
+            return True
+        words[_FIRST + self._pushed % _RING] = ident
+        self._pushed += 1
+        words[_CANCELLED] = self._pushed
+        with self._fence:
+            return words[_BEGUN] >= ident
+
+    def stderr_tail(self) -> str:
+        """Return the end of what the isolate wrote to stderr, at most 64 KiB."""
+        written = self._words[_WRITTEN]
+        at = written % TAIL_SIZE
+        data = bytes(self._tail[:at])
+        if written > TAIL_SIZE:
+            data = bytes(self._tail[at:]) + data
+        return data.decode("utf-8", "replace")

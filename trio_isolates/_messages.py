@@ -1,0 +1,68 @@
+"""The words on a link: what each kind of frame means and which way it goes.
+
+This module knows the vocabulary only; how a frame looks in bytes is the business of `_wire`,
+and what is done about one that of `_worker` (in the isolate) and `_isolate`, `_client` (in the parent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Literal, TypeAlias
+
+from attrs import frozen
+
+Chunk: TypeAlias = bytes | bytearray | memoryview
+Frame: TypeAlias = tuple[int, int, Chunk, Sequence[memoryview]]
+"""A decoded frame: its kind, its ident, the body, the buffers beside the body."""
+
+# Parent to isolate. The ident of the first five is the call's; call ids rise in the order of sending.
+CALL: Final = 1  # args of the handler
+RUN: Final = 2  # (fn, args)
+CHUNK: Final = 3  # (fn or None for the handler, items): one answer for many calls
+EXTENDED: Final = 4  # (kind, payload, kwargs, context values): any of the above with more beside it
+CANCEL: Final = 5  # no body: stop that call
+SPEC: Final = 6  # a Spec: what this isolate is to serve
+CLOSE: Final = 7  # no body: nothing will follow; tear down and end
+
+# Both ways. The ident is the definition's number.
+DEFINE: Final = 8
+
+# Isolate to parent. The ident of the first four is the call's: exactly one of them answers each call.
+VALUE: Final = 16  # what the function returned
+ERROR: Final = 17  # what it raised
+CANCELLED: Final = 18  # it stopped because it was cancelled
+DROPPED: Final = 19  # it was cancelled before it began, and never ran
+READY: Final = 20  # (mode): init and state are done
+FAILED: Final = 21  # the exception that init or state raised
+BYE: Final = 22  # the last frame: empty, or the exception that teardown raised
+LOG: Final = 23  # a log record, as a dict
+
+KINDS: Final = frozenset(range(CALL, DEFINE + 1)) | frozenset(range(VALUE, LOG + 1))
+
+Mode: TypeAlias = Literal["sync", "async"]
+
+
+@frozen
+class Spec:
+    """What an isolate is told to serve, sent once when it starts.
+
+    handler, init, state and teardown are as `open_worker` describes them, or "module:function".
+    """
+
+    name: str
+    handler: Callable[..., Any] | str | None
+    init: Callable[..., Any] | str | None
+    state: Callable[..., Any] | str | None
+    teardown: Callable[..., Any] | str | None
+    context: tuple[ContextVar[Any], ...]
+    concurrency: int | None
+    log_levels: dict[str, int] | None
+
+
+@frozen
+class ItemError:
+    """In the answer to a CHUNK: this item's place holds an error, still packed."""
+
+    body: bytes
+    buffers: tuple[bytes, ...] = ()

@@ -1,0 +1,151 @@
+"""Frames to bytes and bytes to frames.
+
+A frame is a fixed header, the sizes of its buffers, the buffers, the body. This module does not
+know what a body means, and owns no socket: the decoder offers memory to read into and is told how
+much was read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Sequence
+from typing import Final, final
+
+from ._errors import ProtocolError, UnsendableError
+from ._messages import KINDS, Chunk, Frame
+
+HEADER: Final = struct.Struct("<QQHBB")  # bytes after the header, ident, number of buffers, kind, mark
+MAX_MESSAGE_SIZE: Final = 2 << 30
+READ_SIZE: Final = 65536  # CPython allocates a recv buffer above this by mmap, which costs 7x as much
+KEPT_SCRATCH: Final = 64 << 20
+
+_MARK: Final = 0xD1
+_SIZE: Final = struct.Struct("<Q")
+_LARGE: Final = 128 << 10
+_EMPTY: Final[tuple[memoryview, ...]] = ()
+
+
+def encode(
+    kind: int,
+    ident: int,
+    chunks: Sequence[Chunk] = (b"",),
+    buffers: Sequence[memoryview] = (),
+) -> list[Chunk]:
+    """Return the frame as chunks, in order; large chunks and buffers are not copied.
+
+    chunks is the body in pieces; buffers are flat views of bytes that travel beside it. Raises
+    `UnsendableError` if the frame would be larger than `MAX_MESSAGE_SIZE` bytes.
+    """
+    if len(chunks) == 1 and not buffers and len(body := chunks[0]) < READ_SIZE:
+        return [HEADER.pack(len(body), ident, 0, kind, _MARK) + body]
+    sizes = b"".join(_SIZE.pack(len(buffer)) for buffer in buffers)
+    length = len(sizes) + sum(map(len, buffers)) + sum(map(len, chunks))
+    if length > MAX_MESSAGE_SIZE:
+        raise UnsendableError(f"the message has {length} bytes; the limit is {MAX_MESSAGE_SIZE} bytes")
+    head = HEADER.pack(length, ident, len(buffers), kind, _MARK) + sizes
+    return [head, *buffers, *chunks]
+
+
+@final
+class Decoder:
+    """Turns a stream of bytes into frames.
+
+    Read into the memory that `buffer()` gives, then say with `received(n)` how many bytes came.
+    The body of a frame of 64 KiB or more that has no buffers is a view of memory that is used
+    again: it is valid until the next call of `buffer()`. Everything else is the receiver's own.
+    """
+
+    def __init__(self, max_message_size: int = MAX_MESSAGE_SIZE) -> None:
+        self._limit = max_message_size
+        self._small = bytearray(READ_SIZE)
+        self._view = memoryview(self._small)
+        self._filled = 0
+        self._scratch: memoryview = memoryview(b"")
+        self._large: memoryview | None = None
+        self._large_filled = 0
+        self._large_header: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+
+    def buffer(self) -> memoryview:
+        """Return writable memory, never empty, for the next bytes of the stream."""
+        if self._large is not None:
+            return self._large[self._large_filled :]
+        return self._view[self._filled :] if self._filled else self._view
+
+    def received(self, count: int) -> list[Frame]:
+        """Take note that `count` bytes were read into `buffer()`; return the frames now complete.
+
+        Raises `ProtocolError` if the bytes are not a frame's or announce one that is too large.
+        """
+        if self._large is not None:
+            self._large_filled += count
+            if self._large_filled < len(self._large):
+                return []
+            memory, self._large = self._large, None
+            return [_frame(self._large_header, memory)]
+        return self._split(self._filled + count)
+
+    def _split(self, end: int) -> list[Frame]:
+        frames: list[Frame] = []
+        small = self._small
+        pos = 0
+        while end - pos >= HEADER.size:
+            header = HEADER.unpack_from(small, pos)
+            length, ident, count, kind, mark = header
+            if mark != _MARK or kind not in KINDS or length > self._limit or 8 * count > length:
+                raise ProtocolError(f"not a frame: {bytes(small[pos : pos + HEADER.size]).hex(' ')}")
+            start = pos + HEADER.size
+            if end - start < length:
+                if length > READ_SIZE - HEADER.size:
+                    self._begin_large(header, self._view[start:end])
+                    pos = end
+                break
+            pos = start + length
+            if count:
+                frames.append(_frame(header, memoryview(small[start:pos])))
+            else:
+                frames.append((kind, ident, small[start:pos], _EMPTY))
+        self._filled = end - pos
+        if pos and self._filled:
+            small[: self._filled] = small[pos:end]
+        return frames
+
+    def _begin_large(self, header: tuple[int, int, int, int, int], start: memoryview) -> None:
+        length = header[0]
+        if header[2]:
+            self._large = _memory(length)
+        else:
+            if len(self._scratch) < length:
+                self._scratch = memoryview(b"")
+                self._scratch = _memory(length)
+            self._large = self._scratch[:length]
+            if length > KEPT_SCRATCH:
+                self._scratch = memoryview(b"")
+        self._large[: len(start)] = start
+        self._large_filled = len(start)
+        self._large_header = header
+
+
+def _memory(length: int) -> memoryview:
+    """Return writable memory whose pages are taken from the system only as they are written."""
+    if length < _LARGE:
+        return memoryview(bytearray(length))
+    pages = mmap.mmap(-1, length)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:  # a kernel built without transparent huge pages
+            pass
+    return memoryview(pages)
+
+
+def _frame(header: tuple[int, int, int, int, int], memory: memoryview) -> Frame:
+    _, ident, count, kind, _ = header
+    pos = 8 * count
+    buffers: list[memoryview] = []
+    for (size,) in _SIZE.iter_unpack(memory[:pos]):
+        if size > len(memory) - pos:
+            raise ProtocolError(f"a buffer of {size} bytes in a frame that has {len(memory) - pos} left")
+        buffers.append(memory[pos : pos + size])
+        pos += size
+    return kind, ident, memory[pos:], buffers
