@@ -11,7 +11,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import trio
 import trio_parallel
@@ -21,13 +21,13 @@ from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._link import Link
 from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, Chunk, Mode, Spec
+from ._options import GcPolicy
 from ._pickling import Codec
 from ._wire import encode
 
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
 _LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
 
-GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
 Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[memoryview]], None]
 
 _paused = 0
@@ -99,6 +99,11 @@ class Isolate:
     def host(self) -> Host:
         assert self._host is not None
         return self._host
+
+    @property
+    def begun(self) -> int:
+        """The id of the last call that it has begun."""
+        return 0 if self._host is None else self._host.page.begun
 
     @property
     def link(self) -> Link:

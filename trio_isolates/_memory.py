@@ -13,9 +13,9 @@ import tempfile
 import threading
 from typing import Final, final
 
-_RING: Final = 1024  # cancelled ids that fit before the isolate must have looked
+RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked; pages untouched cost nothing
 _BEGUN, _CANCELLED, _SEEN, _WRITTEN, _FIRST = 0, 1, 2, 3, 8
-_TAIL_AT: Final = 16 << 10
+_TAIL_AT: Final = 8 * (_FIRST + RING)
 TAIL_SIZE: Final = 64 << 10
 PAGE_SIZE: Final = _TAIL_AT + TAIL_SIZE
 
@@ -103,7 +103,7 @@ class Page:
         words = self._words
         first, last = self._seen, words[_CANCELLED]
         self._seen = last
-        idents = [words[_FIRST + i % _RING] for i in range(first, last)]
+        idents = [words[_FIRST + i % RING] for i in range(first, last)]
         words[_SEEN] = last
         return idents
 
@@ -129,9 +129,9 @@ class Page:
         False is certain: the call has not begun, and never will.
         """
         words = self._words
-        if self._pushed - words[_SEEN] >= _RING:
+        if self._pushed - words[_SEEN] >= RING:
             return True
-        words[_FIRST + self._pushed % _RING] = ident
+        words[_FIRST + self._pushed % RING] = ident
         self._pushed += 1
         words[_CANCELLED] = self._pushed
         with self._fence:

@@ -1,0 +1,274 @@
+"""Calls to one isolate: sent, waited for, cancelled, settled exactly once.
+
+A call returns, by any path, only when its work has stopped: that is the law of this module. It
+does not choose the isolate, nor replace it when it dies; that is `_supervisor`'s part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+import outcome
+import trio
+from attrs import define
+
+from ._calls import Calls
+from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
+from ._exceptions import load_error
+from ._isolate import Isolate
+from ._messages import CALL, CANCEL, CANCELLED, DROPPED, ERROR, EXTENDED, VALUE, Chunk
+from ._options import Options
+
+_FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
+_LAST_REPEAT: Final = 0.1
+_EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
+
+UNSET: Final = object()
+
+
+class NotBegun(IsolateError):
+    """The isolate died before it began this call: it may go to another one. Never leaves the package."""
+
+
+@define(eq=False)
+class _Call:
+    """One caller that waits for its answer."""
+
+    task: trio.lowlevel.Task
+    client: Client
+    ident: int = 0
+    raise_cancel: Callable[[], Any] | None = None
+    settled: trio.Event | None = None
+    is_settled: bool = False
+
+    def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+        self.raise_cancel = raise_cancel
+        return self.client.abort(self)
+
+
+@define(eq=False)
+class Counts:
+    """What became of the calls, over all the isolates that had the same post."""
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    late_replies: int = 0
+
+
+@final
+class Client:
+    """The calls to one isolate. `run()` must be running as long as the isolate lives."""
+
+    def __init__(
+        self,
+        options: Options,
+        counts: Counts,
+        *,
+        on_room: Callable[[Client], None],
+        on_death: Callable[[Client], None],
+    ) -> None:
+        self._options = options
+        self._counts = counts
+        self._on_room = on_room
+        self._on_death = on_death
+        self._calls: Calls[_Call] = Calls()
+        self._nursery: trio.Nursery | None = None
+        self.isolate = Isolate(
+            options.engine,
+            options.spec,
+            gc_policy=options.gc,
+            on_answer=self._answer,
+            on_death=self._died,
+            on_room=self._has_room,
+        )
+        self.load = 0  # calls that have a place here: sent and unanswered, or just about to be sent
+        self.limit = options.max_in_flight
+        self.is_open = False
+        self.is_ours = False  # we end it ourselves; its death is nobody's fault
+        self.died_in_call = False
+        self.was_noticed = False
+
+    async def run(self) -> None:
+        """Start the isolate and carry its calls until it is gone. Cancelled from outside, it goes on."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as self._nursery:
+                await self.isolate.run()
+                self._nursery.cancel_scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None) -> Any:
+        """Send one call and wait for its answer. The caller has taken a place, which is given back here.
+
+        Raises `NotBegun` if the isolate died before it began the call.
+        """
+        if not self.is_open:
+            raise NotBegun
+        try:
+            if kwargs or self._options.spec.context:
+                kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
+            pickled = self.isolate.codec.dumps(payload, "args")
+            call = _Call(trio.lowlevel.current_task(), self)
+            ident = self._calls.next_ident
+            self.isolate.send(kind, ident, *pickled, now=len(self._calls) < _EAGER)
+        except BaseException as exc:
+            self._give_back()
+            if isinstance(exc, UnsendableError):
+                _rename(exc, kind)
+            raise
+        call.ident = self._calls.add(call)
+        return await trio.lowlevel.wait_task_rescheduled(call.abort)
+
+    def _context_values(self) -> tuple[tuple[int, Any], ...]:
+        values = ((index, var.get(UNSET)) for index, var in enumerate(self._options.spec.context))
+        return tuple((index, value) for index, value in values if value is not UNSET)
+
+    def _give_back(self) -> None:
+        if self.is_open:
+            self.load -= 1
+            self._on_room(self)
+
+    def _has_room(self) -> None:
+        self._on_room(self)
+
+    @property
+    def has_room(self) -> bool:
+        return self.is_open and self.load < self.limit and not self.isolate.link.is_full
+
+    # Answers.
+
+    def _answer(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+        call = self._calls.answer(ident)
+        if call is None:
+            self._counts.late_replies += 1
+            return
+        if kind == VALUE:
+            try:
+                result: outcome.Outcome[Any] = outcome.Value(self.isolate.load(body, buffers))
+            except BaseException as exc:
+                result = outcome.Error(exc)
+        elif kind == ERROR:
+            result = outcome.Error(load_error(self.isolate.codec, body, buffers))
+        elif call.raise_cancel is not None:
+            result = outcome.capture(call.raise_cancel)
+        else:
+            result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "raised without a cancellation"))
+        self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
+        self._give_back()
+
+    def _settle(self, call: _Call, result: outcome.Outcome[Any], *, cancelled: bool = False) -> None:
+        if call.is_settled:
+            return
+        call.is_settled = True
+        if cancelled:
+            self._counts.cancelled += 1
+        elif isinstance(result, outcome.Value):
+            self._counts.done += 1
+        else:
+            self._counts.failed += 1
+        if call.settled is not None:
+            call.settled.set()
+        trio.lowlevel.reschedule(call.task, result)
+
+    # Cancellation.
+
+    def abort(self, call: _Call) -> trio.lowlevel.Abort:
+        """The caller was cancelled: it is let go at once only if its call certainly never begins."""
+        if not self.isolate.host.page.cancel(call.ident):
+            call.is_settled = True
+            self._counts.cancelled += 1
+            if self.isolate.mode == "async":
+                self.isolate.send(CANCEL, call.ident, [b""])
+            return trio.lowlevel.Abort.SUCCEEDED
+        assert self._nursery is not None
+        self._nursery.start_soon(self._stop, call, self._options.cancel_grace)
+        return trio.lowlevel.Abort.FAILED
+
+    async def _stop(self, call: _Call, grace: float) -> None:
+        """Stop a call that has begun: ask, and after `grace` seconds kill."""
+        if call.is_settled or call.settled is not None:
+            return
+        call.settled = trio.Event()
+        is_sync = self.isolate.mode == "sync"
+        if not (is_sync and self._options.on_cancel == "kill"):
+            if not is_sync:
+                self.isolate.send(CANCEL, call.ident, [b""])
+            with trio.move_on_after(grace):
+                await self._interrupt_until(call.settled)
+        if not call.settled.is_set():
+            self.is_ours = True
+            self.isolate.kill()
+
+    async def _interrupt_until(self, settled: trio.Event) -> None:
+        wait = _FIRST_REPEAT
+        while not settled.is_set():
+            self.isolate.host.interrupt()
+            with trio.move_on_after(wait):
+                await settled.wait()
+            wait = min(2 * wait, _LAST_REPEAT)
+
+    async def stop_calls(self, grace: float) -> None:
+        """Stop every call, side by side, within `grace` seconds; then kill. Their callers see it closed."""
+        async with trio.open_nursery() as nursery:
+            for call in self._calls:
+                if call.raise_cancel is not None:
+                    nursery.start_soon(self._wait_settled, call, grace)
+                elif self.isolate.host.page.cancel(call.ident):
+                    call.raise_cancel = _raise_closed
+                    nursery.start_soon(self._stop, call, grace)
+                else:
+                    self._settle(call, outcome.capture(_raise_closed), cancelled=True)
+
+    async def _wait_settled(self, call: _Call, grace: float) -> None:
+        """Wait for a call that is being stopped already, under its own grace, no longer than under ours."""
+        if not call.is_settled and call.settled is not None:
+            with trio.move_on_after(grace):
+                await call.settled.wait()
+
+    # The end.
+
+    def _died(self) -> None:
+        """Settle whatever is unanswered, now that nothing of it can still be running."""
+        isolate = self.isolate
+        self.is_open = False
+        begun, unbegun = self._calls.end(isolate.begun)
+        self.died_in_call = any(not call.is_settled for call in begun)
+        for call in begun:
+            if call.raise_cancel is not None:
+                self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
+            else:
+                self.was_noticed = True
+                cause = isolate.cause
+                error: IsolateError = isolate.died(maybe_executed=True)
+                if isinstance(cause, ProtocolError):
+                    error = ProtocolError(f"isolate {isolate.name!r} (pid {isolate.pid}) was killed: {cause}")
+                self._settle(call, outcome.Error(error))
+        for call in unbegun:
+            if not call.is_settled:
+                call.is_settled = True
+                trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun()))
+        self.load = 0
+        self._on_death(self)
+
+
+def _raise_closed() -> None:
+    raise trio.ClosedResourceError("this worker was closed while the call was running")
+
+
+def _rename(error: UnsendableError, kind: int) -> None:
+    """Put the path into the caller's words: what it passed as fn and args."""
+    path = error.path
+    if kind == EXTENDED:
+        for ours, theirs in (("args[1]", "args"), ("args[2]", "kwargs"), ("args[3]", "context")):
+            if path.startswith(ours):
+                path = theirs + path[len(ours) :]
+                break
+    if kind != CALL and not path.startswith(("kwargs", "context")):
+        for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):
+            if path.startswith(ours):
+                path = theirs + path[len(ours) :]
+                break
+    error.args = (error.args[0].replace(error.path, path, 1),)
+    error.path = path
+

@@ -1,0 +1,323 @@
+"""`open_worker`: one long-lived isolate that answers calls.
+
+This module knows the words in which users ask; the work is done by a crew of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
+
+import trio
+from attrs import frozen
+
+from ._engine import Engine
+from ._messages import CALL, RUN
+from ._options import GcPolicy, OnCancel, make_options
+from ._restart import Restart
+from ._supervisor import Crew, open_crew
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@final
+@frozen
+class WorkerStatistics:
+    """What became of a worker's calls, from `Worker.statistics()`.
+
+    Attributes:
+        in_flight: calls sent and unanswered.
+        queued: calls that wait for a place in flight.
+        done: calls that returned a value.
+        failed: calls that raised.
+        cancelled: calls that were cancelled, begun or not.
+        replaced: workers that a cancellation had to kill and that were started anew.
+        restarted: workers that died unasked and were started anew.
+        late_replies: answers that came when nobody waited for them any more.
+    """
+
+    in_flight: int
+    queued: int
+    done: int
+    failed: int
+    cancelled: int
+    replaced: int
+    restarted: int
+    late_replies: int
+
+
+@final
+class Worker(Generic[P, T]):
+    """One isolate that answers calls. Get one from `open_worker`; it lives as long as that block."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __repr__(self) -> str:
+        return f"<trio_isolates.Worker {self.name!r} pid={self.pid}>"
+
+    @property
+    def name(self) -> str:
+        """The worker's name, as given to `open_worker` or made up by it."""
+        return self._crew.options.spec.name
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the isolate at work now; None while there is none."""
+        clients = self._crew.clients
+        return clients[0].isolate.pid if clients else None
+
+    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the handler in the worker with these arguments; return what it returns.
+
+        Calls are begun in the order in which they were made. At most `max_in_flight` are on their
+        way, further callers wait in order.
+
+        Raises:
+            Exception: what the handler raised, as itself, with its remote frames; `RemoteError`
+                in the place of what cannot cross as itself.
+            UnsendableError: the arguments or the result cannot be pickled or unpickled.
+            IsolateDied: the worker ended before it answered.
+            trio.ClosedResourceError: the worker is closed.
+
+        Cancellation travels to the handler: an async one has its own cancel scope cancelled, a sync
+        one sees `CallInterrupted` (see `open_worker`). Cancelled is raised when the work has
+        stopped. If the handler had ended by then, its value or error is delivered instead.
+        """
+        return cast(T, await self._crew.call(CALL, args, kwargs))
+
+    @overload
+    async def run(self, fn: Callable[[*Ts], Awaitable[S]], *args: *Ts) -> S: ...
+    @overload
+    async def run(self, fn: Callable[[*Ts], S], *args: *Ts) -> S: ...
+    async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call any function in this worker, with or without a handler there; return what it returns.
+
+        In a worker whose handler is sync, an async function runs alone, under a Trio of its own.
+        In a worker that runs Trio, a sync function blocks the other calls until it returns.
+        Raises and is cancelled as `call` is.
+        """
+        return await self._crew.call(RUN, (fn, args))
+
+    def close(self) -> None:
+        """Take no new calls: they raise `trio.ClosedResourceError`. Those in flight go on."""
+        self._crew.close()
+
+    async def aclose(self) -> None:
+        """Close, wait for the calls in flight, and end the worker. Cancelled: the worker is killed."""
+        await self._crew.aclose()
+
+    def kill(self) -> None:
+        """End the worker at once. Calls in flight raise `IsolateDied`, later ones `trio.ClosedResourceError`."""
+        self._crew.kill()
+
+    def statistics(self) -> WorkerStatistics:
+        """Return a record of what became of the calls so far."""
+        crew = self._crew
+        return WorkerStatistics(
+            in_flight=sum(client.load for client in crew.clients),
+            queued=crew.queued,
+            done=crew.counts.done,
+            failed=crew.counts.failed,
+            cancelled=crew.counts.cancelled,
+            replaced=crew.replaced,
+            restarted=crew.restarted,
+            late_replies=crew.counts.late_replies,
+        )
+
+
+@overload
+def open_worker(
+    handler: None = None,
+    *,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[..., Any]]: ...
+@overload
+def open_worker(
+    handler: str,
+    *,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    state: Callable[[], object] | str | None = ...,
+    teardown: Callable[..., object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[..., Any]]: ...
+@overload
+def open_worker(
+    handler: Callable[Concatenate[S, P], Awaitable[T]],
+    *,
+    state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[S], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[P, T]]: ...
+@overload
+def open_worker(
+    handler: Callable[Concatenate[S, P], T],
+    *,
+    state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[S], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[P, T]]: ...
+@overload
+def open_worker(
+    handler: Callable[P, Awaitable[T]],
+    *,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[P, T]]: ...
+@overload
+def open_worker(
+    handler: Callable[P, T],
+    *,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    restart: Restart | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Worker[P, T]]: ...
+def open_worker(
+    handler: Callable[..., Any] | str | None = None,
+    *,
+    name: str | None = None,
+    init: Callable[[], object] | str | None = None,
+    state: Callable[[], object] | str | None = None,
+    teardown: Callable[..., object] | str | None = None,
+    context: Sequence[ContextVar[Any]] = (),
+    concurrency: int | None = None,
+    max_in_flight: int = 1024,
+    on_cancel: OnCancel = "interrupt",
+    cancel_grace: float = 1.0,
+    shutdown_grace: float = 5.0,
+    restart: Restart | None = None,
+    gc: GcPolicy = "pause",
+    engine: Engine | str | None = None,
+) -> AbstractAsyncContextManager[Worker[Any, Any]]:
+    """Open one isolate that answers calls for the length of a block.
+
+        async with open_worker(json.loads) as worker:
+            data = await worker.call(text)
+
+    It returns when `init` and `state` have. When the block is left normally, calls in flight are
+    waited for, `teardown` runs, and the isolate ends. Left by an exception or a cancellation, calls
+    in flight are stopped within `cancel_grace` and the isolate is killed if it has not ended. In
+    either case it is gone when the block is left, and all that it had started.
+
+    Args:
+        handler: what `call` calls: a sync or async function, lambda, closure, partial, method or
+            callable object, or "package.module:function". A sync one has a plain blocking loop, an
+            async one, or none at all, Trio. It is sent once.
+        name: shown in errors and logs.
+        init: called once in the isolate before anything else; its result is ignored.
+        state: called once after `init`; its result becomes the handler's and `teardown`'s first
+            argument. `call` never sees it.
+        teardown: called before the isolate ends, unless it is killed.
+        context: module-level ContextVars whose values travel with each call. No other does.
+        concurrency: how many calls an async handler serves at the same time; None: all that come.
+        max_in_flight: how many calls may be sent and unanswered; at most 65,536.
+        on_cancel: what a cancelled call does to a sync handler: "interrupt" raises `CallInterrupted`
+            in it between two bytecodes, and its isolate lives on; "kill" kills the isolate.
+        cancel_grace: seconds that cancelled work has to end before its isolate is killed;
+            `math.inf`: as long as it takes, as in Trio. A killed isolate is replaced: `init` and
+            `state` again, in a new process.
+        shutdown_grace: seconds for `teardown` and the isolate's end when the block is left normally.
+        restart: whether, and how often, an isolate is replaced that died by itself. None: never.
+        gc: what the cyclic garbage collector of this process does while a large result is built:
+            "leave" nothing; "pause" keeps it off meanwhile; "freeze" besides calls `gc.freeze()`
+            afterwards, so that the result is not walked later, at the price that the garbage
+            cycles of that moment are never collected.
+        engine: where isolates run: "process", or an engine such as
+            `trio_isolates.testing.InlineEngine()`. None: the one in force, usually "process".
+
+    Raises:
+        IsolateSpawnError: the process, `init` or `state` failed, from the failure itself.
+        UnsendableError: the handler or another function cannot be pickled.
+        TypeError, ValueError: an option is wrong, or does not apply to this handler.
+        IsolateDied: when the block is left: the worker had died, and no call had shown it.
+        RestartLimitExceeded: the worker died more often than `restart` allows; the body is cancelled.
+
+    The rules are those of Dart's robust `Worker`, with structured concurrency in the place of ports
+    that stay open.
+    """
+    options = make_options(
+        "worker",
+        handler,
+        name=name,
+        init=init,
+        state=state,
+        teardown=teardown,
+        context=context,
+        concurrency=concurrency,
+        max_in_flight=max_in_flight,
+        on_cancel=on_cancel,
+        cancel_grace=cancel_grace,
+        shutdown_grace=shutdown_grace,
+        gc=gc,
+        engine=engine,
+        restart=restart,
+    )
+    return _open(Crew(options, size=1, restart=restart, is_pool=False))
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def _open(crew: Crew) -> AsyncGenerator[Worker[Any, Any], None]:
+    async with open_crew(crew):
+        yield Worker(crew)

@@ -1,0 +1,141 @@
+"""What a worker or a pool can be asked for, checked before anything is started.
+
+The options are described where users see them, at `open_worker` and `open_pool`. This module knows
+which combinations make sense; it does not know what is done with them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Literal, TypeAlias
+
+from attrs import frozen
+
+from ._engine import Engine, find_engine
+from ._environment import log_levels
+from ._memory import RING
+from ._messages import Spec
+from ._pickling import find_context_var
+from ._restart import Restart
+from ._worker import is_async
+
+OnCancel: TypeAlias = Literal["interrupt", "kill"]
+GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
+
+_counter: Final = itertools.count(1)
+
+
+@frozen
+class Options:
+    """What an opened worker was asked for, checked."""
+
+    engine: Engine
+    spec: Spec
+    max_in_flight: int
+    on_cancel: OnCancel
+    cancel_grace: float
+    shutdown_grace: float
+    gc: GcPolicy
+
+
+def _check_callable(name: str, value: object) -> None:
+    if isinstance(value, str):
+        module, colon, attribute = value.partition(":")
+        if not (module and colon and attribute):
+            raise ValueError(f"{name}={value!r} is not of the form 'package.module:function'")
+    elif value is not None and not callable(value):
+        raise TypeError(f"{name}= must be callable or 'package.module:function', not {value!r}")
+
+
+def _check_handler(handler: object, concurrency: int | None) -> None:
+    _check_callable("handler", handler)
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"the handler {handler!r} is a generator function: a call has one answer, not many")
+    if concurrency is not None:
+        if not isinstance(handler, str) and (handler is None or not is_async(handler)):
+            raise TypeError(f"concurrency= is for async handlers; {handler!r} is not one")
+        check_positive("concurrency", concurrency)
+
+
+def check_positive(name: str, value: object, most: int | None = None) -> None:
+    """Raise unless `value` is an int of at least 1 and at most `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}= must be an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}= must be at least 1, not {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}= must be at most {most}, not {value}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name}= must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name}= must be 0 seconds or more, not {value}")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}= must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def _check_context(context: object) -> tuple[ContextVar[Any], ...]:
+    if isinstance(context, ContextVar):
+        raise TypeError("context= must be a tuple of ContextVars, not a single one")
+    variables = tuple(context)  # type: ignore[call-overload]
+    for var in variables:
+        if not isinstance(var, ContextVar):
+            raise TypeError(f"context= must hold ContextVars, not {var!r}")
+        if find_context_var(var) is None:
+            raise TypeError(f"context=: {var!r} is not the value of a module-level name, so no worker could find it")
+    return variables
+
+
+def make_options(
+    kind: str,
+    handler: Callable[..., Any] | str | None,
+    *,
+    name: str | None,
+    init: Callable[[], Any] | str | None,
+    state: Callable[[], Any] | str | None,
+    teardown: Callable[..., Any] | str | None,
+    context: Sequence[ContextVar[Any]],
+    concurrency: int | None,
+    max_in_flight: int,
+    on_cancel: OnCancel,
+    cancel_grace: float,
+    shutdown_grace: float,
+    gc: GcPolicy,
+    engine: Engine | str | None,
+    restart: Restart | None,
+) -> Options:
+    """Check what was asked for. Raises `TypeError` or `ValueError`, with the option's name."""
+    _check_handler(handler, concurrency)
+    for option, value in (("init", init), ("state", state), ("teardown", teardown)):
+        _check_callable(option, value)
+    if state is not None and handler is None:
+        raise TypeError("state= is the handler's first argument, and there is no handler")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name= must be a str, not {name!r}")
+    check_positive("max_in_flight", max_in_flight, RING)
+    _check_choice("on_cancel", on_cancel, ("interrupt", "kill"))
+    _check_seconds("cancel_grace", cancel_grace)
+    _check_seconds("shutdown_grace", shutdown_grace)
+    if restart is not None and not isinstance(restart, Restart):
+        raise TypeError(f"restart= must be a Restart or None, not {restart!r}")
+    _check_choice("gc", gc, ("leave", "pause", "freeze"))
+    spec = Spec(
+        name=name or f"{kind}-{next(_counter)}",
+        handler=handler,
+        init=init,
+        state=state,
+        teardown=teardown,
+        context=_check_context(context),
+        concurrency=concurrency,
+        log_levels=log_levels(),
+    )
+    return Options(find_engine(engine), spec, max_in_flight, on_cancel, cancel_grace, shutdown_grace, gc)

@@ -1,0 +1,552 @@
+"""`open_pool`: many isolates behind one queue.
+
+Each call goes to the isolate that has the least to do. This module knows how many calls become one
+and one stream of items becomes many calls; the isolates are a crew's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
+
+import outcome
+import trio
+from attrs import frozen
+
+from ._client import Client
+from ._engine import Engine
+from ._messages import CALL, CHUNK, RUN
+from ._run import usable_cpus
+from ._options import GcPolicy, OnCancel, check_positive, make_options
+from ._restart import Restart
+from ._supervisor import Crew, open_crew
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+_CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
+_CHUNK_GROWTH: Final = 32  # times; the first measurements are mostly overhead
+
+
+@final
+@frozen
+class PoolStatistics:
+    """What became of a pool's calls, from `Pool.statistics()`.
+
+    Attributes:
+        workers: isolates that can serve now.
+        in_flight: calls sent and unanswered.
+        queued: calls that wait for an isolate.
+        done, failed, cancelled: calls that returned a value, raised, were cancelled.
+        replaced: isolates that a cancellation had to kill and that were started anew.
+        restarted: isolates that died unasked and were started anew.
+        late_replies: answers that came when nobody waited for them any more.
+    """
+
+    workers: int
+    in_flight: int
+    queued: int
+    done: int
+    failed: int
+    cancelled: int
+    replaced: int
+    restarted: int
+    late_replies: int
+
+
+@final
+class Pool(Generic[P, T]):
+    """Isolates that share a queue of calls. Get one from `open_pool`; they live as long as that block."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __repr__(self) -> str:
+        return f"<trio_isolates.Pool {self.name!r} workers={len(self._crew.clients)}>"
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as given to `open_pool` or made up by it."""
+        return self._crew.options.spec.name
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the isolates that can serve now."""
+        return tuple(client.isolate.pid for client in self._crew.clients if client.isolate.pid is not None)
+
+    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the handler with these arguments in the isolate with the least to do.
+
+        As `Worker.call`. A call whose isolate dies before it has begun goes to another one; one
+        that had begun raises `IsolateDied`.
+        """
+        return cast(T, await self._crew.call(CALL, args, kwargs))
+
+    @overload
+    async def run(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R: ...
+    @overload
+    async def run(self, fn: Callable[[*Ts], R], *args: *Ts) -> R: ...
+    async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call any function in the isolate with the least to do. As `Worker.run`."""
+        return await self._crew.call(RUN, (fn, args))
+
+    @overload
+    async def map(self, items: Iterable[Any] | AsyncIterable[Any], *, chunksize: int | Literal["auto"] = ...) -> list[T]: ...
+    @overload
+    async def map(
+        self, items: Iterable[S] | AsyncIterable[S], fn: Callable[[S], Awaitable[R]], *, chunksize: int | Literal["auto"] = ...
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self, items: Iterable[S] | AsyncIterable[S], fn: Callable[[S], R], *, chunksize: int | Literal["auto"] = ...
+    ) -> list[R]: ...
+    async def map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        fn: Callable[[Any], Any] | None = None,
+        *,
+        chunksize: int | Literal["auto"] = "auto",
+    ) -> list[Any]:
+        """Call the handler, or `fn`, once for each item; return the results in the order of the items.
+
+        Args:
+            items: an iterable or async iterable; each item is the one argument of one call.
+            fn: what is called instead of the handler.
+            chunksize: how many items travel together; "auto": as many as take about 50 ms, by the
+                time that the earlier ones took.
+
+        The first exception stops what is in flight and is raised. A cancellation stops it, too.
+        """
+        if chunksize != "auto":
+            check_positive("chunksize", chunksize)
+        todo = [item async for item in _iterate(items)]
+        if not todo:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await _Map(self._crew, fn, todo, chunksize).run()
+
+    def open_map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        fn: Callable[[Any], Any] | None = None,
+        *,
+        ordered: bool = True,
+        max_pending: int | None = None,
+        return_errors: bool = False,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
+        """Call the handler, or `fn`, for each item as it is pulled; give the results as they come.
+
+            async with pool.open_map(paths) as results:
+                async for result in results: ...
+
+        Args:
+            items: an iterable or async iterable, endless if you like: an item is pulled only when
+                there is a place for it.
+            fn: what is called instead of the handler.
+            ordered: give the results in the order of the items; else as they are ready.
+            max_pending: how many items may be pulled and not yet given out; None: four for each isolate.
+            return_errors: give `outcome.Value(result)` or `outcome.Error(exception)` for each item,
+                instead of raising the first exception.
+            progress: called with the number of finished calls, and of all items if that is known.
+
+        Leaving the block early stops what is in flight, before the block is left.
+        """
+        if max_pending is not None:
+            check_positive("max_pending", max_pending)
+        return _open_map(
+            self._crew,
+            items,
+            fn,
+            ordered=ordered,
+            max_pending=max_pending or 4 * max(1, len(self._crew.clients), self._crew.size),
+            return_errors=return_errors,
+            progress=progress,
+        )
+
+    @overload
+    async def broadcast(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> list[R]: ...
+    @overload
+    async def broadcast(self, fn: Callable[[*Ts], R], *args: *Ts) -> list[R]: ...
+    async def broadcast(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        """Call a function once in every isolate that can serve now; return the results.
+
+        All are waited for; then the first error, if there was one, is raised.
+        """
+        crew = self._crew
+        crew.check_open()
+        clients = list(crew.clients)
+        outcomes: list[outcome.Outcome[Any]] = [outcome.Error(trio.ClosedResourceError())] * len(clients)
+
+        async def run_one(index: int, client: Client) -> None:
+            try:
+                outcomes[index] = outcome.Value(await crew.call_on(client, RUN, (fn, args)))
+            except Exception as exc:
+                outcomes[index] = outcome.Error(exc)
+
+        async with trio.open_nursery() as nursery:
+            for index, client in enumerate(clients):
+                nursery.start_soon(run_one, index, client)
+        return [result.unwrap() for result in outcomes]
+
+    def close(self) -> None:
+        """Take no new calls: they raise `trio.ClosedResourceError`. Those queued and in flight go on."""
+        self._crew.close()
+
+    async def aclose(self) -> None:
+        """Close, wait for the calls queued and in flight, and end the isolates. Cancelled: they are killed."""
+        await self._crew.aclose()
+
+    def kill(self) -> None:
+        """End every isolate at once. Calls in flight raise `IsolateDied`, others `trio.ClosedResourceError`."""
+        self._crew.kill()
+
+    def statistics(self) -> PoolStatistics:
+        """Return a record of what became of the calls so far."""
+        crew = self._crew
+        return PoolStatistics(
+            workers=len(crew.clients),
+            in_flight=sum(client.load for client in crew.clients),
+            queued=crew.queued,
+            done=crew.counts.done,
+            failed=crew.counts.failed,
+            cancelled=crew.counts.cancelled,
+            replaced=crew.replaced,
+            restarted=crew.restarted,
+            late_replies=crew.counts.late_replies,
+        )
+
+
+async def _iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    elif isinstance(items, Iterable):
+        for item in items:
+            yield item
+    else:
+        raise TypeError(f"items must be an iterable or async iterable, not {items!r}")
+
+
+@final
+class _Map:
+    """One `Pool.map`: the items are cut into chunks as they go out, by what the earlier ones took."""
+
+    def __init__(
+        self, crew: Crew, fn: Callable[[Any], Any] | None, items: list[Any], chunksize: int | Literal["auto"]
+    ) -> None:
+        self._crew = crew
+        self._fn = fn
+        self._items = items
+        self._results: list[Any] = [None] * len(items)
+        self._next = 0
+        self._chunksize = chunksize
+        self._size = 1
+        self._senders = max(2, 2 * crew.size)
+        self._error: Exception | None = None
+
+    async def run(self) -> list[Any]:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(self._senders, len(self._items))):
+                nursery.start_soon(self._send_chunks, nursery.cancel_scope)
+        if self._error is not None:
+            raise self._error
+        return self._results
+
+    async def _send_chunks(self, scope: trio.CancelScope) -> None:
+        while (first := self._next) < len(self._items):
+            self._next = last = min(first + self._take_size(), len(self._items))
+            started = time.perf_counter()
+            try:
+                self._results[first:last] = await self._crew.call(CHUNK, (self._fn, self._items[first:last]))
+            except Exception as exc:
+                self._error = self._error or exc
+                scope.cancel()
+                return
+            self._learn(last - first, time.perf_counter() - started)
+
+    def _take_size(self) -> int:
+        if self._chunksize != "auto":
+            return self._chunksize
+        left = len(self._items) - self._next
+        return max(1, min(self._size, -(-left // self._senders)))
+
+    def _learn(self, count: int, seconds: float) -> None:
+        fitting = int(count * _CHUNK_TIME / max(seconds, 1e-6))
+        self._size = max(1, min(fitting, _CHUNK_GROWTH * count))
+
+
+@final
+class _Results:
+    """The results of one `Pool.open_map`, an async iterator. Its laws: no more than `limit` items are
+    pulled and not given out, and each is given out once."""
+
+    def __init__(self, *, ordered: bool, limit: int, return_errors: bool) -> None:
+        self._ordered = ordered
+        self._return_errors = return_errors
+        self._ready: dict[int, outcome.Outcome[Any]] = {}
+        self._given = 0
+        self._pulled: int | None = None  # how many there were in all, once that is known
+        self._places = trio.Semaphore(limit)
+        self._changed = trio.Event()
+
+    async def take_place(self) -> None:
+        await self._places.acquire()
+
+    def put(self, index: int, result: outcome.Outcome[Any]) -> None:
+        self._ready[index] = result
+        self._changed.set()
+
+    def finish(self, count: int) -> None:
+        self._pulled = count
+        self._changed.set()
+
+    def __aiter__(self) -> _Results:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            index = self._given if self._ordered else next(iter(self._ready), -1)
+            if index in self._ready:
+                break
+            if self._given == self._pulled:
+                await trio.lowlevel.checkpoint()
+                raise StopAsyncIteration
+            self._changed = trio.Event()
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        result = self._ready.pop(index)
+        self._given += 1
+        self._places.release()
+        return result if self._return_errors else result.unwrap()
+
+
+@asynccontextmanager
+async def _open_map(
+    crew: Crew,
+    items: Iterable[Any] | AsyncIterable[Any],
+    fn: Callable[[Any], Any] | None,
+    *,
+    ordered: bool,
+    max_pending: int,
+    return_errors: bool,
+    progress: Callable[[int, int | None], object] | None,
+) -> AsyncGenerator[AsyncIterator[Any], None]:
+    results = _Results(ordered=ordered, limit=max_pending, return_errors=return_errors)
+    total = len(items) if hasattr(items, "__len__") else None
+    finished = 0
+
+    async def call_one(index: int, item: Any) -> None:
+        nonlocal finished
+        kind, payload = (CALL, (item,)) if fn is None else (RUN, (fn, (item,)))
+        try:
+            result: outcome.Outcome[Any] = outcome.Value(await crew.call(kind, payload))
+        except Exception as exc:
+            result = outcome.Error(exc)
+        finished += 1
+        results.put(index, result)
+        if progress is not None:
+            progress(finished, total)
+
+    async def pull(nursery: trio.Nursery) -> None:
+        count = 0
+        try:
+            await results.take_place()
+            async for item in _iterate(items):
+                nursery.start_soon(call_one, count, item)
+                count += 1
+                await results.take_place()
+        except Exception as exc:  # of the iterable: raised after the results of the items before it
+            results.put(count, outcome.Error(exc))
+            count += 1
+        results.finish(count)
+
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pull, nursery)
+        try:
+            yield results
+        except BaseException as exc:
+            error = exc
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+@overload
+def open_pool(
+    handler: None = None,
+    *,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[..., Any]]: ...
+@overload
+def open_pool(
+    handler: str,
+    *,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    state: Callable[[], object] | str | None = ...,
+    teardown: Callable[..., object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[..., Any]]: ...
+@overload
+def open_pool(
+    handler: Callable[Concatenate[S, P], Awaitable[T]],
+    *,
+    state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[S], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[P, T]]: ...
+@overload
+def open_pool(
+    handler: Callable[Concatenate[S, P], T],
+    *,
+    state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[S], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[P, T]]: ...
+@overload
+def open_pool(
+    handler: Callable[P, Awaitable[T]],
+    *,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    concurrency: int | None = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[P, T]]: ...
+@overload
+def open_pool(
+    handler: Callable[P, T],
+    *,
+    workers: int | None = ...,
+    restart: Restart | None = ...,
+    name: str | None = ...,
+    init: Callable[[], object] | str | None = ...,
+    teardown: Callable[[], object] | str | None = ...,
+    context: Sequence[ContextVar[Any]] = ...,
+    max_in_flight: int = ...,
+    on_cancel: OnCancel = ...,
+    cancel_grace: float = ...,
+    shutdown_grace: float = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> AbstractAsyncContextManager[Pool[P, T]]: ...
+def open_pool(
+    handler: Callable[..., Any] | str | None = None,
+    *,
+    workers: int | None = None,
+    restart: Restart | None = Restart(),  # noqa: B008  # frozen
+    name: str | None = None,
+    init: Callable[[], object] | str | None = None,
+    state: Callable[[], object] | str | None = None,
+    teardown: Callable[..., object] | str | None = None,
+    context: Sequence[ContextVar[Any]] = (),
+    concurrency: int | None = None,
+    max_in_flight: int = 1024,
+    on_cancel: OnCancel = "interrupt",
+    cancel_grace: float = 1.0,
+    shutdown_grace: float = 5.0,
+    gc: GcPolicy = "pause",
+    engine: Engine | str | None = None,
+) -> AbstractAsyncContextManager[Pool[Any, Any]]:
+    """Open isolates that share a queue of calls, for the length of a block.
+
+        async with open_pool(parse, workers=4) as pool:
+            documents = await pool.map(paths)
+
+    It returns when the first isolate is ready; the others start behind it. An isolate that dies is
+    replaced as `restart` says. A failed start, `init` or `state`, and a death with no call running
+    count against it; a death during a call is that call's error, and is not counted.
+
+    Args:
+        handler, name, init, state, teardown, context, concurrency, max_in_flight, on_cancel,
+        cancel_grace, shutdown_grace, gc, engine: as for `open_worker`; max_in_flight and
+            concurrency are for each isolate.
+        workers: how many isolates; None: as many as usable CPUs.
+        restart: the policy for all of them together; None: those that die are not replaced.
+
+    Raises what `open_worker` raises; `IsolateSpawnError` if all of the first round fail.
+    """
+    options = make_options(
+        "pool",
+        handler,
+        name=name,
+        init=init,
+        state=state,
+        teardown=teardown,
+        context=context,
+        concurrency=concurrency,
+        max_in_flight=max_in_flight,
+        on_cancel=on_cancel,
+        cancel_grace=cancel_grace,
+        shutdown_grace=shutdown_grace,
+        gc=gc,
+        engine=engine,
+        restart=restart,
+    )
+    if workers is not None:
+        check_positive("workers", workers)
+    return _open(Crew(options, size=workers or usable_cpus(), restart=restart, is_pool=True))
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def _open(crew: Crew) -> AsyncGenerator[Pool[Any, Any], None]:
+    async with open_crew(crew):
+        yield Pool(crew)

@@ -1,0 +1,89 @@
+"""`run`: one answer from a fresh isolate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, TypeVarTuple, overload
+
+import trio
+
+from ._engine import Engine
+from ._open_worker import open_worker
+from ._options import GcPolicy
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_isolates_limiter")
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            count = min(count, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup version 2
+        pass
+    return max(1, count)
+
+
+def current_default_isolate_limiter() -> trio.CapacityLimiter:
+    """Return the limiter that all `run`s of this Trio run share: at first as many as usable CPUs.
+
+    Set its `total_tokens` to change that. Workers, pools and bare isolates do not use it.
+    """
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(usable_cpus())
+        _limiter.set(limiter)
+        return limiter
+
+
+@overload
+async def run(
+    fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    name: str | None = ...,
+    limiter: trio.CapacityLimiter | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> T: ...
+@overload
+async def run(
+    fn: Callable[[*Ts], T],
+    *args: *Ts,
+    name: str | None = ...,
+    limiter: trio.CapacityLimiter | None = ...,
+    gc: GcPolicy = ...,
+    engine: Engine | str | None = ...,
+) -> T: ...
+async def run(
+    fn: Callable[..., Any],
+    *args: Any,
+    name: str | None = None,
+    limiter: trio.CapacityLimiter | None = None,
+    gc: GcPolicy = "pause",
+    engine: Engine | str | None = None,
+) -> Any:
+    """Call a function in a fresh isolate of its own; return what it returns. Dart's `Isolate.run`.
+
+        data = await run(parse, path)
+
+    Args:
+        fn: a sync or async function, or any other callable, also a lambda or a closure.
+        *args: what it is called with.
+        name: the isolate's name, in errors and logs.
+        limiter: how many run at once; None: `current_default_isolate_limiter()`.
+        gc, engine: as for `open_worker`.
+
+    Raises what `Worker.call` raises, and `IsolateSpawnError`. Cancelled: an async function is
+    cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
+    """
+    async with limiter or current_default_isolate_limiter():
+        async with open_worker(fn, name=name, on_cancel="kill", gc=gc, engine=engine) as worker:
+            return await worker.call(*args)

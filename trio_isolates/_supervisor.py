@@ -1,0 +1,373 @@
+"""A crew of isolates that serve the same calls: who is alive, who takes the next call, who is replaced.
+
+A call waits here, in order, until an isolate has a place for it; a call that its isolate had not
+begun when it died comes back and goes to another. This module does not know what a call says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, final
+
+import outcome
+import trio
+from attrs import define, evolve
+
+from ._client import Client, Counts, NotBegun
+from ._errors import IsolateDied, IsolateError, IsolateSpawnError, RestartLimitExceeded
+from ._options import Options
+from ._restart import Restart, RestartWindow
+
+_PREFETCH: Final = 2  # calls that a sync worker of a pool holds: one running, one at hand
+
+
+@define(eq=False)
+class _Waiter:
+    """A caller for whose call no isolate has a place yet."""
+
+    task: trio.lowlevel.Task
+    crew: Crew
+    is_gone: bool = False
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        self.is_gone = True
+        self.crew.counts.cancelled += 1
+        self.crew.forget_waiter()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+class Crew:
+    """The isolates of one worker or pool. Opened by `open_crew`."""
+
+    def __init__(self, options: Options, *, size: int, restart: Restart | None, is_pool: bool) -> None:
+        self.options = options
+        self.counts = Counts()
+        self.replaced = 0
+        self.restarted = 0
+        self.queued = 0
+        self.clients: list[Client] = []  # open ones
+        self.is_closed = False
+        self.is_ending = False
+        self.failure: IsolateError | None = None  # why nothing will be served any more
+        self.size = size
+        self._is_pool = is_pool
+        self._restart = restart
+        self._window = None if restart is None else RestartWindow(restart)
+        self._queue: deque[_Waiter] = deque()
+        self._active = 0
+        self._idle = trio.Event()
+        self._all: list[Client] = []  # every one that is not known to be gone
+        self._kept = 0
+        self._opened = trio.Event()
+        self._first_failures: list[IsolateSpawnError] = []
+        self._teardown_error: BaseException | None = None
+        self._was_noticed = False
+        self._was_killed = False
+        self._nursery: trio.Nursery | None = None
+        self._scope = trio.CancelScope(shield=True)
+        self.body_scope = trio.CancelScope()
+
+    # Calls.
+
+    async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None = None) -> Any:
+        """Have one call served, by whoever has a place first."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._active += 1
+        try:
+            while True:
+                client = self._take() or await self._wait()
+                try:
+                    return await client.call(kind, payload, kwargs)
+                except NotBegun:
+                    continue
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
+        """Have one call served by this isolate and no other."""
+        client.load += 1
+        try:
+            return await client.call(kind, payload, None)
+        except NotBegun:
+            raise client.isolate.died(maybe_executed=False) from None
+
+    def check_open(self) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
+
+    def _take(self) -> Client | None:
+        self.check_open()
+        if self.queued:
+            return None
+        best: Client | None = None
+        for client in self.clients:
+            if client.has_room and (best is None or client.load < best.load):
+                best = client
+        if best is not None:
+            best.load += 1
+        return best
+
+    async def _wait(self) -> Client:
+        if self.failure is not None:
+            raise self._unserved()
+        waiter = _Waiter(trio.lowlevel.current_task(), self)
+        self._queue.append(waiter)
+        self.queued += 1
+        client: Client = await trio.lowlevel.wait_task_rescheduled(waiter.abort)
+        return client
+
+    def forget_waiter(self) -> None:
+        """One of the queue has gone; sweep the queue when most of it has."""
+        self.queued -= 1
+        if len(self._queue) > 2 * self.queued + 64:
+            self._queue = deque(waiter for waiter in self._queue if not waiter.is_gone)
+
+    def _unserved(self) -> BaseException:
+        """What a caller gets whom nobody will serve."""
+        self._was_noticed = True
+        failure = self.failure
+        if isinstance(failure, IsolateDied):
+            return IsolateDied(
+                failure.name,
+                pid=failure.pid,
+                exitcode=failure.exitcode,
+                signal=failure.signal,
+                maybe_executed=False,
+                stderr_tail=failure.stderr_tail,
+            )
+        if isinstance(failure, IsolateSpawnError):
+            return IsolateSpawnError(str(failure))
+        return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
+
+    def _on_room(self, client: Client) -> None:
+        while self.queued and client.has_room:
+            waiter = self._queue.popleft()
+            if not waiter.is_gone:
+                self.queued -= 1
+                client.load += 1
+                trio.lowlevel.reschedule(waiter.task, outcome.Value(client))
+
+    def _refuse_waiters(self) -> None:
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.is_gone:
+                self.queued -= 1
+                trio.lowlevel.reschedule(waiter.task, outcome.Error(self._unserved()))
+
+    # Lives and deaths.
+
+    async def run(self) -> None:
+        """Keep the isolates, until `leave` ends it."""
+        with self._scope:
+            async with trio.open_nursery() as self._nursery:
+                for number in range(1, self.size + 1):
+                    self._nursery.start_soon(self._keep, number)
+                await trio.sleep_forever()
+
+    def make_client(self, number: int) -> Client:
+        options = self.options
+        if self._is_pool:
+            options = evolve(options, spec=evolve(options.spec, name=f"{options.spec.name}.{number}"))
+        return Client(options, self.counts, on_room=self._on_room, on_death=self._on_death)
+
+    async def _keep(self, number: int) -> None:
+        """Keep one post manned: start an isolate, and another when that one is gone."""
+        while not self.is_ending:
+            client = self.make_client(number)
+            failure = await self._serve(client)
+            if self.is_ending or self._was_killed:
+                return
+            delay = self._judge(client, failure)
+            if delay is None:
+                return
+            await trio.sleep(delay)
+
+    async def _serve(self, client: Client) -> IsolateError | None:
+        """See one isolate through its life; return the failure in its end, None if that was a call's or ours."""
+        assert self._nursery is not None
+        self._all.append(client)
+        self._nursery.start_soon(client.run)
+        try:
+            await client.isolate.wait_ready()
+        except IsolateSpawnError as exc:
+            self._all.remove(client)
+            self._first_failures.append(exc)
+            if len(self._first_failures) == self.size:
+                self._opened.set()
+            return exc
+        self._admit(client)
+        await client.isolate.wait_dead()
+        self._all.remove(client)
+        self._teardown_error = self._teardown_error or client.isolate.teardown_error
+        return client.isolate.died(maybe_executed=False)
+
+    def _admit(self, client: Client) -> None:
+        if self._is_pool:
+            concurrency = self.options.spec.concurrency
+            if client.isolate.mode == "sync":
+                client.limit = min(client.limit, _PREFETCH)
+            elif concurrency is not None:
+                client.limit = min(client.limit, concurrency + 1)
+        client.is_open = True
+        self.clients.append(client)
+        self._opened.set()
+        self._on_room(client)
+
+    def _on_death(self, client: Client) -> None:
+        if client in self.clients:
+            self.clients.remove(client)
+        self._was_noticed |= client.was_noticed
+
+    def _judge(self, client: Client, failure: IsolateError | None) -> float | None:
+        """Return the seconds after which to start again, or None not to."""
+        if client.is_ours:
+            self.replaced += 1
+            return 0.0
+        if self._window is None:
+            self._fail(failure)
+            return None
+        self.restarted += 1
+        if client.died_in_call:
+            return 0.0
+        assert failure is not None
+        delay = self._window.record(trio.current_time(), failure)
+        if delay is None:
+            self.restarted -= 1
+            causes = self._window.causes
+            policy = self._restart
+            assert policy is not None
+            limit = RestartLimitExceeded(
+                f"{self.options.spec.name!r}: {len(causes)} failures within {policy.within} seconds, "
+                f"{policy.max_restarts} are allowed; the last: {causes[-1]}",
+                causes=causes,
+            )
+            limit.__cause__ = causes[-1]
+            self._fail(limit)
+        return delay
+
+    def _fail(self, failure: IsolateError | None) -> None:
+        self.failure = failure
+        self._refuse_waiters()
+        if isinstance(failure, RestartLimitExceeded):
+            self.body_scope.cancel()
+
+    async def wait_open(self) -> None:
+        """Wait for the first isolate. Raises `IsolateSpawnError` if the whole first round fails."""
+        await self._opened.wait()
+        if not self.clients and len(self._first_failures) == self.size:
+            self._was_noticed = True
+            raise self._first_failures[0]
+
+    # The end.
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def kill(self) -> None:
+        """End every isolate at once."""
+        self.is_closed = True
+        self._was_killed = True
+        self._refuse_waiters()
+        for client in list(self._all):
+            client.isolate.kill()
+
+    async def drain(self) -> None:
+        """Wait until nothing is in flight any more; then have the isolates tear down and end."""
+        self.is_closed = True
+        while self._active:
+            self._idle = trio.Event()
+            await self._idle.wait()
+        self.is_ending = True
+        await self._each(lambda client: client.isolate.close(self.options.shutdown_grace))
+
+    async def aclose(self) -> None:
+        """As leaving the block does, before it is left. Cancelled: kill."""
+        try:
+            await self.drain()
+        except BaseException:
+            self.kill()
+            with trio.CancelScope(shield=True):
+                for client in list(self._all):
+                    await client.isolate.wait_dead()
+            raise
+
+    async def stop(self) -> None:
+        """Stop what is in flight, within `cancel_grace` seconds for everything; tear down in what is left of it."""
+        self.is_closed = True
+        self.is_ending = True
+        self._refuse_waiters()
+        grace = self.options.cancel_grace
+        deadline = trio.current_time() + grace
+
+        async def stop_one(client: Client) -> None:
+            if client.is_open:
+                await client.stop_calls(grace)
+            await client.isolate.close(max(0.0, deadline - trio.current_time()))
+
+        await self._each(stop_one)
+
+    async def _each(self, function: Callable[[Client], Any]) -> None:
+        async with trio.open_nursery() as nursery:
+            for client in list(self._all):
+                nursery.start_soon(function, client)
+
+    async def leave(self, error: BaseException | None) -> BaseException | None:
+        """End everything, however the body ended; return what the block is to raise."""
+        if error is None and self.failure is None:
+            try:
+                await self.drain()
+            except BaseException as exc:
+                error = _only(exc)
+        with trio.CancelScope(shield=True):
+            try:
+                await self.stop()
+            except BaseException as exc:  # a second Ctrl-C: no grace
+                error = error or _only(exc)
+            self.kill()
+            for client in list(self._all):
+                await client.isolate.wait_dead()
+        self._scope.cancel()
+        return self._final_error(error)
+
+    def _final_error(self, error: BaseException | None) -> BaseException | None:
+        ours: BaseException | None = self._teardown_error
+        if isinstance(self.failure, RestartLimitExceeded):
+            ours = self.failure
+        elif self.failure is not None and not self._was_noticed:
+            ours = self.failure
+        if error is None:
+            return ours
+        if ours is not None and ours is not error and not isinstance(error, trio.Cancelled):
+            error.add_note(f"besides: {type(ours).__name__}: {ours}")
+        return error
+
+
+def _only(error: BaseException) -> BaseException:
+    """Take a single exception out of the group that a nursery of ours has put around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_crew(crew: Crew) -> AsyncIterator[Crew]:
+    """Man the crew for the length of a block. What the block's body raises comes out as it is."""
+    error: BaseException | None = None
+    crew.make_client(1)  # what cannot be sent is said before anything is started
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crew.run)
+        try:
+            with crew.body_scope:
+                await crew.wait_open()
+                yield crew
+        except BaseException as exc:
+            error = exc
+        error = await crew.leave(error)
+    if error is not None:
+        raise error
