@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from types import FrameType
@@ -43,37 +43,43 @@ from trio_isolates._selection import SelectionError, compile_selection, to_json
 
 _OK, _BAD, _USAGE = 0, 1, 2
 
-_EXITS = "exit status: 0 all is well, 1 some document is bad, 2 wrong usage, 130 interrupted"
-_ABOUT = "Parse JSON in a supervised pool of isolates: processes under structured concurrency, for Trio."
+_EXITS = "exit status: 0 all is well, 1 some document is bad, 2 wrong usage,\n130 interrupted"
+_ABOUT = "Parse JSON in a supervised pool of isolates: processes under structured concurrency."
 _ABOUT_EXAMPLES = f"""\
 examples:
-  trio-isolates demo                      what a pool does for an event loop, in figures
-  trio-isolates parse data/               every *.json and *.json.gz in a folder
+  trio-isolates demo                what a pool does for an event loop, in figures
+  trio-isolates parse data/         every *.json and *.json.gz in a folder
   trio-isolates parse a.json b.json.gz --select 'items[].name' --output ndjson
-  trio-isolates parse --help              all about one command
+  trio-isolates parse --help        all about one command
 
 {_EXITS}"""
 _PARSE = """\
-Parse JSON documents in a pool, one document a file, and print a line for each. A bad one is one line
-"path:line:column: what" on standard error; all the others are still parsed."""
+Parse JSON documents in a pool, one document a file, and print a line for each.
+A bad one is one line "path:line:column: what" on standard error; all the others
+are still parsed."""
 _PARSE_EXAMPLES = f"""\
 examples:
-  trio-isolates parse data/                        a folder: *.json and *.json.gz at any depth
-  trio-isolates parse 'logs/**/2024-*.json.gz'     a pattern; ** stands for any folders
+  trio-isolates parse data/
+        a folder: its *.json and *.json.gz, at any depth
+  trio-isolates parse 'logs/**/2024-*.json.gz'
+        a pattern; ** stands for any folders
   curl -s https://example.org/a.json | trio-isolates parse -
-  trio-isolates parse data/ --output ndjson        path, bytes, type, length, ms as JSON
-  trio-isolates parse data/ --select user.name     one more column: the value, cut to fit
+        standard input
+  trio-isolates parse data/ --output ndjson
+        path, bytes, type, length and ms of each document, as JSON
+  trio-isolates parse data/ --select user.name
+        one more column: the selected value, cut to fit
   trio-isolates parse data/ --select '{{id: id, n: length(items)}}' --output ndjson
-                                                   the selected values alone, whole, one a line
+        the selected values alone, whole, one a line
 
-Lines come in the order of the paths. "bytes" is the JSON text, after decompression; "ms" the worker's
-time to read, parse and select. UTF-8, UTF-16 and UTF-32 are read. NaN and Infinity are taken, and
-written, as Python's json does.
+Lines come in the order of the paths. "bytes" is the JSON text, after
+decompression; "ms" is the worker's time to read, parse and select. UTF-8, UTF-16
+and UTF-32 are read. NaN and Infinity are taken, and written, as by Python's json.
 
 {_EXITS}"""
 _DEMO = """\
-Make some JSON in a temporary folder, parse it in the event loop and in a pool, and compare; then kill
-a worker in the middle, and account for every document."""
+Make some JSON in a temporary folder, parse it in the event loop and in a pool,
+and compare; then kill a worker in the middle, and account for every document."""
 _DEMO_EXAMPLES = """\
 examples:
   trio-isolates demo
@@ -84,9 +90,7 @@ exit status: 0 nothing was lost, 1 something was, 2 wrong usage, 130 interrupted
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; --help and wrong usage leave by SystemExit."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell's >&-
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    _open_closed_streams()
     arguments = _arguments(sys.argv[1:] if argv is None else list(argv))
     if any(importlib.util.find_spec(name) is None for name in ("rich", "jmespath")):
         _complain("this command needs the 'cli' extra: pip install 'trio-isolates[cli]'")
@@ -108,6 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(str(failed))
             return _BAD
         raise
+
+
+def _open_closed_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell's >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, for the whole program
 
 
 _E = TypeVar("_E", bound=BaseException)
@@ -165,14 +175,14 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     about = "parse files, folders, standard input"
     parse = commands.add_parser("parse", help=about, description=_PARSE, epilog=_PARSE_EXAMPLES, **_PLAIN)
-    parse.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, pattern, or - for standard input")
+    parse.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, pattern, - for standard input")
     parse.add_argument("--select", metavar="EXPR", help="JMESPath expression, evaluated in the worker")
     parse.add_argument("--output", choices=("table", "ndjson"), default="table", help="what to print (table)")
     limit = "refuse what is larger after decompression (1G); k, M, G are powers of 1000"
     parse.add_argument("--max-size", type=_size, default=10**9, metavar="SIZE", help=limit)
 
     for command in (demo, parse):
-        command.add_argument("--workers", type=_count, metavar="N", help="processes (one for each usable CPU)")
+        command.add_argument("--workers", type=_count, metavar="N", help="processes (one a usable CPU)")
     demo.set_defaults(run=_demo)
     parse.set_defaults(run=_parse, parser=parse)
     return parser, {"demo": demo, "parse": parse}
@@ -237,6 +247,9 @@ def _located(expression: str, error: SelectionError) -> str:
     return f"{text}, at column {error.position + 1}\n  {shown}\n  {' ' * error.position}^"
 
 
+_AHEAD = 128  # documents that may be parsed while the line of an earlier one is still to come
+
+
 @final
 class _Parsing:
     """One `parse`: feeds the documents to a pool, and shows what comes back."""
@@ -265,32 +278,33 @@ class _Parsing:
             self._conclude(len(found.documents))
 
     async def _parse(self, documents: Sequence[Document]) -> None:
-        if self._table is not None:
-            self._screen.row(self._table.header)
         workers = self._workers or _at_most(len(documents))
         async with (
             aclosing(self._supply(documents)) as supply,
             open_pool(read_document, workers=workers, state=self._reader, on_cancel="kill") as pool,
-            pool.open_map(supply, return_errors=True) as results,
+            pool.open_map(supply, return_errors=True, max_pending=_AHEAD) as results,
         ):
             async for result in results:
                 self._show(_answer(self._sent.popleft(), result))
                 self._screen.advance(_human(self._size))
 
-    async def _supply(self, documents: Sequence[Document]) -> AsyncIterator[Document]:
+    async def _supply(self, documents: Sequence[Document]) -> AsyncGenerator[Document, None]:
         for document in documents:
+            self._sent.append(document.name)
             if document.piped:
                 read = partial(read_piped, document, self._limit)
-                document = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            self._sent.append(document.name)
-            yield document
+                yield await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            else:
+                yield document
 
     def _show(self, answer: Summary | Problem) -> None:
         if isinstance(answer, Problem):
             self.bad += 1
             self._screen.say(str(answer))
         else:
-            self._size += answer.size
+            if self._table is not None and self._size == 0:
+                self._screen.row(self._table.header)
+            self._size += answer.size  # never 0: an empty document is a problem
             self._screen.row(_ndjson(answer) if self._table is None else self._table.row(answer))
 
     def _conclude(self, count: int) -> None:
@@ -305,16 +319,14 @@ def _at_most(documents: int) -> int | None:
     return documents if documents < (os.cpu_count() or 1) else None
 
 
-def _answer(name: str, result: outcome.Outcome[Summary | Problem]) -> Summary | Problem:
-    if isinstance(result, outcome.Value):
-        return result.value
-    error = result.error
-    if isinstance(error, IsolateDied):
+def _answer(name: str, result: outcome.Maybe[Summary | Problem]) -> Summary | Problem:
+    try:
+        return result.unwrap()
+    except IsolateDied as error:
         how = "SIGKILL: out of memory?" if error.signal == "SIGKILL" else error.signal
         return Problem(name, f"its worker died while parsing it ({how or f'exit code {error.exitcode}'})")
-    if isinstance(error, Exception):
+    except Exception as error:
         return Problem(name, f"{type(error).__name__}: {error}")
-    raise error
 
 
 def _ndjson(summary: Summary) -> bytes:
@@ -348,11 +360,11 @@ class _Table:
         ms = f"{summary.seconds * 1000:,.1f}"
         return self._line(printable(summary.name), _human(summary.size), summary.type, length, ms, selected)
 
-    def _line(self, name: str, size: str, kind: str, length: str, ms: str, selected: str) -> str:
+    def _line(self, name: str, *cells: str) -> str:
         if self._width is not None:
             name = _cropped(name, self._names, keep_end=True)
         name += " " * (self._names - _cells(name))
-        line = f"{name}  {size:>8}  {kind:<7}  {length:>9}  {ms:>8}  {selected}".rstrip()
+        line = "  ".join([name, "{:>8}  {:<7}  {:>9}  {:>8}  {}".format(*cells)]).rstrip()
         return line if self._width is None else _cropped(line, self._width)
 
 
@@ -371,11 +383,7 @@ def _cropped(text: str, width: int, *, keep_end: bool = False) -> str:
 
 
 def _human(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "kB", "MB"):
-        if amount < 999.5:
-            break
-        amount /= 1000
-    else:
-        unit = "GB"
-    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+    amount, unit = float(size), 0
+    while amount >= 999.5 and unit < 3:
+        amount, unit = amount / 1000, unit + 1
+    return f"{size} B" if unit == 0 else f"{amount:.1f} {' kMG'[unit]}B"

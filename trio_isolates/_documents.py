@@ -18,9 +18,9 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, final
+from typing import Any, BinaryIO, final
 
 import attrs
 
@@ -255,17 +255,22 @@ def _load(document: Document, limit: int) -> bytearray:
         raise _BadDocument(why_unreadable(document.name, error)) from None
 
 
-def _unzipped(file: IO[bytes], name: str, limit: int) -> bytearray:
+def _unzipped(file: BinaryIO, name: str, limit: int) -> bytearray:
     magic = file.read(2)
     file.seek(0)
     if not magic:
         raise _BadDocument("empty document", 1, 1)
     if magic == _GZIP_MAGIC:
-        file = gzip.GzipFile(fileobj=file)
-    elif name.lower().endswith(".gz"):
+        with gzip.open(file) as unzipped:
+            return _limited(unzipped.read, limit)
+    if name.lower().endswith(".gz"):
         raise _BadDocument("not gzip data, in spite of its name")
+    return _limited(file.read, limit)
+
+
+def _limited(read: Callable[[int], bytes], limit: int) -> bytearray:
     data = bytearray()
-    while chunk := file.read(_CHUNK):  # not read(limit): that would reserve the whole limit
+    while chunk := read(_CHUNK):  # not read(limit), which would reserve all of it
         data += chunk
         if len(data) > limit:
             raise _BadDocument(f"larger than the limit of {limit:,} bytes (--max-size)")

@@ -167,7 +167,7 @@ class _Started:
                 os.kill(self.pid, SIGNAL)
 
 
-_fds_to_hand_over: ContextVar[Sequence[int] | None] = ContextVar("_fds_to_hand_over", default=None)
+_job_to_start: ContextVar[_Job | None] = ContextVar("_job_to_start", default=None)
 
 
 class _ImportModule:
@@ -198,11 +198,12 @@ def _preparation_data(name: str) -> dict[str, Any]:
     A re-imported `__main__` would run an unguarded script again in every isolate.
     """
     data = _plain_preparation_data(name)
-    fds = _fds_to_hand_over.get()
-    if fds is not None:
+    job = _job_to_start.get()
+    if job is not None:
+        job.process_name = name
         data.pop("init_main_from_path", None)
         data.pop("init_main_from_name", None)
-        data["trio_isolates"] = _Handover(fds)
+        data["trio_isolates"] = _Handover(job.fds)
     return data
 
 
@@ -289,14 +290,15 @@ class _Job:
 
     def __init__(self, worker_type: Any, fds: Sequence[int]) -> None:
         self._worker_type = worker_type
-        self._fds = fds
+        self.fds = fds
+        self.process_name: str | None = None
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.exitcode: int | None = None
         self.failure: BaseException | None = None
 
     async def run(self) -> None:
-        token = _fds_to_hand_over.set(self._fds)
+        token = _job_to_start.set(self)
         try:
             with self.scope:
                 async with trio_parallel.open_worker_context(
@@ -310,12 +312,20 @@ class _Job:
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:
             self.exitcode = next((p.exitcode for p in exc.args if hasattr(p, "exitcode")), None)
-            self.failure = exc
+            # Not the exception itself: its traceback and its process hold pipes open until a collection.
+            self.failure = trio_parallel.BrokenWorkerError(f"the process exited with code {self.exitcode}")
         except (OSError, EOFError) as exc:
-            self.failure = exc
+            self.failure = exc.with_traceback(None)
         finally:
-            _fds_to_hand_over.reset(token)
+            _job_to_start.reset(token)
+            self._forget_process()
             self.ended.set()
+
+    def _forget_process(self) -> None:
+        """Join what trio-parallel found dead and so did not join: multiprocessing would keep it, and its pipes."""
+        for process in list(multiprocessing.process._children):  # type: ignore[attr-defined]
+            if process.name == self.process_name:
+                process.join(0)
 
 
 async def _receive_hello(side: socket.socket, job: _Job) -> tuple[int, int] | None:

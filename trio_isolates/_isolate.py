@@ -23,7 +23,7 @@ from ._link import Link
 from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, Chunk, Mode, Spec
 from ._options import GcPolicy
 from ._pickling import Codec
-from ._wire import encode
+from ._wire import encode, encode_definitions
 
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
 _LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
@@ -34,10 +34,10 @@ _paused = 0
 
 
 @contextmanager
-def _collector(policy: GcPolicy, size: int) -> Iterator[None]:
+def _collector(policy: GcPolicy) -> Iterator[None]:
     """Hold the cyclic collector off while a large message is built; it would walk what is half made."""
     global _paused
-    if policy == "leave" or size < _LARGE or not (gc.isenabled() or _paused):
+    if policy == "leave" or not (gc.isenabled() or _paused):
         yield
         return
     gc.disable()
@@ -123,10 +123,18 @@ class Isolate:
             self.cause = self.cause or exc
         finally:
             if self.death is None:
-                self.death = Death(self.pid, None)
+                self.death = self._early_death()
                 self._on_death()
             self._settled.set()
             self._gone.set()
+
+    def _early_death(self) -> Death:
+        """How it ended if its engine could not say; trio-parallel may know of a process that never said hello."""
+        if isinstance(self.cause, trio_parallel.BrokenWorkerError):
+            for process in self.cause.args[1:]:
+                self.cause = None
+                return Death(process.pid, process.exitcode)
+        return Death(self.pid, None)
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
@@ -180,7 +188,9 @@ class Isolate:
 
     def load(self, body: Chunk, buffers: Sequence[memoryview]) -> Any:
         """Unpickle a message. Raises `UnsendableError`."""
-        with _collector(self._gc, len(body)):
+        if len(body) < _LARGE:
+            return self.codec.loads(body, buffers)
+        with _collector(self._gc):
             return self.codec.loads(body, buffers)
 
     def send(
@@ -196,11 +206,9 @@ class Isolate:
         """Queue one frame, after those with the definitions that it needs."""
         frames = encode(kind, ident, chunks, buffers)
         if definitions:
-            first: list[Chunk] = []
-            for number, blob in definitions:
-                first += encode(DEFINE, number, [blob])
-            frames = first + frames
-        self.link.write(frames, now=now)
+            frames = encode_definitions(definitions) + frames
+        assert self._link is not None
+        self._link.write(frames, now=now)
 
     async def wait_ready(self) -> None:
         """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they, or the start, failed."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import array
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, final
 
 import trio
@@ -35,9 +36,11 @@ class Pipe(Protocol):
         """Read into `memory`; return how many bytes came, 0 at the end. Raises `BlockingIOError`, `OSError`."""
         ...
 
-    async def wait_readable(self) -> None: ...
+    @property
+    def wait_readable(self) -> Callable[[], Awaitable[None]]: ...
 
-    async def wait_writable(self) -> None: ...
+    @property
+    def wait_writable(self) -> Callable[[], Awaitable[None]]: ...
 
     def close(self) -> None: ...
 
@@ -51,17 +54,13 @@ class SocketPipe:
         self._socket = sock
         self._fd = sock.fileno()
         self.receive = sock.recv_into
+        self.wait_readable = partial(trio.lowlevel.wait_readable, self._fd)
+        self.wait_writable = partial(trio.lowlevel.wait_writable, self._fd)
 
     def send(self, chunks: Sequence[Chunk]) -> int:
         if len(chunks) == 1:
             return self._socket.send(chunks[0])
         return self._socket.sendmsg(chunks)
-
-    async def wait_readable(self) -> None:
-        await trio.lowlevel.wait_readable(self._fd)
-
-    async def wait_writable(self) -> None:
-        await trio.lowlevel.wait_writable(self._fd)
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
@@ -109,7 +108,7 @@ class Link:
         if now and not self._out:
             self._out = chunks
             if self._flush():
-                return
+                return  # the common case by far
             self._queued = sum(map(len, self._out))
         else:
             self._out += chunks
@@ -124,6 +123,9 @@ class Link:
         try:
             while out:
                 sent = self._pipe.send(out if len(out) <= _BATCH else out[:_BATCH])
+                if len(out) == 1 and sent == len(out[0]):
+                    out.clear()
+                    break
                 self._queued -= sent
                 _drop(out, sent)
         except BlockingIOError:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 import trio
 
 from ._engine import Engine
-from ._open_worker import open_worker
-from ._options import GcPolicy
+from ._messages import CALL
+from ._options import GcPolicy, make_options
+from ._supervisor import Crew, open_crew
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -84,6 +85,7 @@ async def run(
     Raises what `Worker.call` raises, and `IsolateSpawnError`. Cancelled: an async function is
     cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
     """
-    async with limiter or current_default_isolate_limiter():
-        async with open_worker(fn, name=name, on_cancel="kill", gc=gc, engine=engine) as worker:
-            return await worker.call(*args)
+    options = make_options("run", fn, name=name, on_cancel="kill", gc=gc, engine=engine)
+    crew = Crew(options, size=1, restart=None, is_pool=False, replaces_killed=False)
+    async with limiter or current_default_isolate_limiter(), open_crew(crew):
+        return await crew.call(CALL, args)

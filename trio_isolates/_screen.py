@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, final
 
+import trio
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -50,7 +52,7 @@ class Screen:
         if self._bar is None:
             _write(sys.stderr, line.encode("utf-8", "backslashreplace"))
         else:
-            self._bar.console.out(line, highlight=False)
+            _print_above(self._bar, line)
 
     def expect(self, what: str, total: int) -> None:
         """Start the bar anew, for `total` steps."""
@@ -103,6 +105,11 @@ def _progress(animated: bool) -> Progress:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+@trio.lowlevel.enable_ki_protection  # interrupted between writing and forgetting, it would write twice
+def _print_above(bar: Progress, line: str) -> None:
+    bar.console.out(line, highlight=False)
 
 
 def _write(file: TextIO, data: bytes) -> None:

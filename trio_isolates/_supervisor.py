@@ -42,7 +42,9 @@ class _Waiter:
 class Crew:
     """The isolates of one worker or pool. Opened by `open_crew`."""
 
-    def __init__(self, options: Options, *, size: int, restart: Restart | None, is_pool: bool) -> None:
+    def __init__(
+        self, options: Options, *, size: int, restart: Restart | None, is_pool: bool, replaces_killed: bool = True
+    ) -> None:
         self.options = options
         self.counts = Counts()
         self.replaced = 0
@@ -54,6 +56,7 @@ class Crew:
         self.failure: IsolateError | None = None  # why nothing will be served any more
         self.size = size
         self._is_pool = is_pool
+        self._replaces_killed = replaces_killed
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
         self._queue: deque[_Waiter] = deque()
@@ -82,7 +85,8 @@ class Crew:
                 try:
                     return await client.call(kind, payload, kwargs)
                 except NotBegun:
-                    continue
+                    if self._was_killed:
+                        raise client.isolate.died(maybe_executed=False) from None
         finally:
             self._active -= 1
             if not self._active:
@@ -226,8 +230,8 @@ class Crew:
     def _judge(self, client: Client, failure: IsolateError | None) -> float | None:
         """Return the seconds after which to start again, or None not to."""
         if client.is_ours:
-            self.replaced += 1
-            return 0.0
+            self.replaced += self._replaces_killed
+            return 0.0 if self._replaces_killed else None
         if self._window is None:
             self._fail(failure)
             return None

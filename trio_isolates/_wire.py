@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from ._errors import ProtocolError, UnsendableError
-from ._messages import KINDS, Chunk, Frame
+from ._messages import DEFINE, KINDS, Chunk, Frame
 
 HEADER: Final = struct.Struct("<QQHBB")  # bytes after the header, ident, number of buffers, kind, mark
 MAX_MESSAGE_SIZE: Final = 2 << 30
@@ -45,6 +45,11 @@ def encode(
         raise UnsendableError(f"the message has {length} bytes; the limit is {MAX_MESSAGE_SIZE} bytes")
     head = HEADER.pack(length, ident, len(buffers), kind, _MARK) + sizes
     return [head, *buffers, *chunks]
+
+
+def encode_definitions(definitions: Sequence[tuple[int, bytes]]) -> list[Chunk]:
+    """Return the frames that tell the other end these definitions, as chunks."""
+    return [chunk for number, blob in definitions for chunk in encode(DEFINE, number, [blob])]
 
 
 @final

@@ -44,7 +44,7 @@ from ._messages import (
     Spec,
 )
 from ._pickling import Codec
-from ._wire import encode
+from ._wire import encode, encode_definitions
 
 ContextValues: TypeAlias = tuple[tuple[int, Any], ...]
 Work: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], ContextValues]
@@ -155,12 +155,7 @@ class Service:
     ) -> list[Chunk]:
         chunks, buffers, definitions = pickled
         answer = encode(kind, ident, chunks, buffers)
-        if not definitions:
-            return answer
-        first: list[Chunk] = []
-        for number, blob in definitions:
-            first += encode(DEFINE, number, [blob])
-        return first + answer
+        return encode_definitions(definitions) + answer if definitions else answer
 
 
     def run_chunk(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:

@@ -11,29 +11,30 @@ from typing import TypeAlias
 import trio
 
 from census import census
-from handlers import echo, own_pid
+from jobs import echo, own_pid
 from trio_isolates import IsolateDied, Restart, open_pool, open_worker
 
 Table: TypeAlias = list[dict[str, float]]
 Round: TypeAlias = Callable[[], Awaitable[Table]]
-SETTLE = 5.0
+SETTLE = 1.0  # seconds; the forkserver reaps and closes on its own time
 
 
-async def settled(children: float | None = None) -> dict[str, float]:
-    """A census once there are again as many children as there should be; if that never comes, as it is."""
+async def settled(before: dict[str, float]) -> dict[str, float]:
+    """A census as soon as nothing but memory exceeds the one before; if that never comes, as it is."""
     with trio.move_on_after(SETTLE):
-        while children is not None and census()["children"] != children:
+        while any(count > before[what] for what, count in census().items() if "RSS" not in what):
             await trio.sleep(0.01)
     return census()
 
 
 async def three_times(work: Callable[[int], Awaitable[None]], warm_up: int, times: int) -> Table:
     await work(warm_up)
-    before = await settled()
+    await trio.sleep(SETTLE)
+    before = census()
     await work(times // 2)
-    middle = await settled(before["children"])
+    middle = await settled(before)
     await work(times - times // 2)
-    return [before, middle, await settled(before["children"])]
+    return [before, middle, await settled(before)]
 
 
 @asynccontextmanager

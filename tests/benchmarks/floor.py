@@ -25,7 +25,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from census import resident_mib
 from floor_worker import RECV, make_frames, take_frames
-from handlers import answer, echo
+from jobs import answer, echo
 
 Round: TypeAlias = Callable[[], Awaitable[float]]
 
@@ -159,7 +159,7 @@ async def map_here(items: int) -> AsyncIterator[Round]:
 async def process_start(starts: int, whole: bool) -> AsyncIterator[Round]:
     """Milliseconds of a bare `multiprocessing.Process`: up to the first answer, or until it is joined."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["multiprocessing.connection", "handlers"])
+    context.set_forkserver_preload(["multiprocessing.connection", "jobs"])
 
     def one_start() -> float:
         start = perf_counter()

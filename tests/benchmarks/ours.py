@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from census import resident_mib
 from floor import Round
-from handlers import echo, echo_async, hold
+from jobs import echo, echo_async, hold
 from trio_isolates import open_pool, open_worker, run
 
 HANDLERS: dict[str, Any] = {"sync": echo, "async": echo_async}

@@ -19,7 +19,7 @@ import trio
 import trio_parallel
 
 from floor import Round
-from handlers import echo
+from jobs import echo
 
 FORKSERVER = trio_parallel.WorkerType.FORKSERVER
 
@@ -115,7 +115,7 @@ async def executor_map(items: int, workers: int, chunksize: int) -> AsyncIterato
 @asynccontextmanager
 async def trio_parallel_start(starts: int, whole: bool) -> AsyncIterator[Round]:
     """Milliseconds of a context with a fresh worker: up to the first answer, or until it is gone again."""
-    multiprocessing.set_forkserver_preload(["trio_parallel._proc", "handlers"])
+    multiprocessing.set_forkserver_preload(["trio_parallel._proc", "jobs"])
 
     async def one_start() -> float:
         start = perf_counter()

@@ -6,6 +6,7 @@ by round, not by the quotient of two medians. The first round of each is a warm-
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from math import inf
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import trio
@@ -97,17 +100,33 @@ class Player:
         return json.loads(line)
 
 
+def environment() -> dict[str, str]:
+    """Ours, with this checkout importable, and with compiled modules kept even if ours says not to."""
+    path = [str(HERE.parent.parent), str(HERE), os.environ.get("PYTHONPATH")]
+    changed = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    if changed.pop("PYTHONDONTWRITEBYTECODE", None):
+        changed["PYTHONPYCACHEPREFIX"] = bytecode()
+    return changed
+
+
+@cache
+def bytecode() -> str:
+    """A folder for compiled modules: without, each new process would compile its sources again."""
+    folder = mkdtemp()
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @asynccontextmanager
 async def open_player(
     contender: Contender, placement: str, failures: dict[str, str]
 ) -> AsyncIterator[Player]:
     """Start it; on leaving let it close by itself, which may fail too, else kill it with all its workers."""
-    path = os.pathsep.join(filter(None, [str(HERE.parent.parent), str(HERE), os.environ.get("PYTHONPATH")]))
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", MAIN, placement, contender.where, *map(json.dumps, contender.args)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         start_new_session=True,
     )
     assert process.stdin is not None

@@ -8,7 +8,7 @@ from rounds import Bar, Contender, Row
 
 CALLS, CALLERS, ITEMS, STARTS, WAITING = 2000, 200, 100_000, 5, 100_000
 # By name, so that nothing can be put off until the first use.
-OURS = "from trio_isolates import open_isolate, open_pool, open_worker, run"
+OURS = "from trio_isolates import open_pool, open_worker, run"
 TP, PPE = "trio_parallel", "ProcessPoolExecutor"
 
 
