@@ -7,28 +7,47 @@ Read the modules from the top of this list, each builds on those before it: `_er
 `_run`, `_pool` (the doors).
 """
 
-import sys as _sys
+import sys
 
-if _sys.platform == "win32":
-    raise ImportError("trio_isolates needs POSIX: signals, process groups and descriptors that can be handed over")
+if sys.platform == "win32":
+    raise ImportError("trio_isolates needs POSIX: signals, process groups, descriptors to hand over")
 
 from ._errors import (
-    CallInterrupted as CallInterrupted,
-    IsolateDied as IsolateDied,
-    IsolateError as IsolateError,
-    IsolateSpawnError as IsolateSpawnError,
-    ProtocolError as ProtocolError,
-    RemoteError as RemoteError,
-    RestartLimitExceeded as RestartLimitExceeded,
-    UnsendableError as UnsendableError,
+    CallInterrupted,
+    IsolateDied,
+    IsolateError,
+    IsolateSpawnError,
+    ProtocolError,
+    RemoteError,
+    RestartLimitExceeded,
+    UnsendableError,
 )
-from ._open_worker import Worker as Worker, WorkerStatistics as WorkerStatistics, open_worker as open_worker
-from ._pool import Pool as Pool, PoolStatistics as PoolStatistics, open_pool as open_pool
-from ._restart import Restart as Restart
-from ._run import current_default_isolate_limiter as current_default_isolate_limiter, run as run
+from ._open_worker import Worker, WorkerStatistics, open_worker
+from ._pool import Pool, PoolStatistics, open_pool
+from ._restart import Restart
+from ._run import current_default_isolate_limiter, run
+
+__all__ = [
+    "run",
+    "current_default_isolate_limiter",
+    "open_worker",
+    "Worker",
+    "WorkerStatistics",
+    "open_pool",
+    "Pool",
+    "PoolStatistics",
+    "Restart",
+    "IsolateError",
+    "IsolateDied",
+    "IsolateSpawnError",
+    "UnsendableError",
+    "RemoteError",
+    "RestartLimitExceeded",
+    "ProtocolError",
+    "CallInterrupted",
+]
 
 # Tracebacks, reprs and pickles name things by the place where users find them.
-for _name, _value in list(globals().items()):
-    if getattr(_value, "__module__", "").startswith(__name__ + "._") and not _name.startswith("_"):
-        _value.__module__ = __name__
-del _name, _value
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from typing import Any, Final, final
 
 import trio
@@ -124,7 +125,7 @@ def _keep_from_children() -> None:
     """
     directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     inherited: list[int] = []
-    tracker = getattr(multiprocessing.resource_tracker, "_resource_tracker", None)
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
     keep = {0, 1, 2, getattr(tracker, "_fd", None)}
     for entry in os.listdir(directory):
         fd = int(entry)

@@ -56,6 +56,15 @@ class Death:
             return f"signal {-self.exitcode}"
 
 
+@final
+class EndedEarly(trio_parallel.BrokenWorkerError):  # type: ignore[misc]  # trio-parallel has no types
+    """The process of an isolate ended before it could connect. `exitcode` is as in `Death`."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        super().__init__(exitcode)
+        self.exitcode = exitcode
+
+
 class Host(Protocol):
     """A started isolate, as its engine sees it."""
 
@@ -91,14 +100,9 @@ class Engine(Protocol):
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
         """Start one, report it as started, and return when nothing of it is left.
 
-        Raises `OSError` or `trio_parallel.BrokenWorkerError` if it could not be started. A
+        Raises `OSError` or `EndedEarly` if it could not be started. A
         cancellation kills it.
         """
-        ...
-
-    @property
-    def runs_sync_loops(self) -> bool:
-        """Whether a sync handler gets a blocking loop; else it runs in the async one."""
         ...
 
 
@@ -212,7 +216,7 @@ def _prepare_starts() -> None:
     if multiprocessing.spawn.get_preparation_data is _preparation_data:
         return
     multiprocessing.spawn.get_preparation_data = _preparation_data
-    server = multiprocessing.forkserver._forkserver
+    server: Any = multiprocessing.forkserver._forkserver
     # Untouched by the program: then the server may load what every isolate needs.
     if server._preload_modules == ["__main__"]:
         server.set_forkserver_preload(_PRELOAD)
@@ -233,8 +237,6 @@ def _open_standard() -> list[int]:
 @final
 class ProcessEngine:
     """Each isolate is a process of its own, started by a forkserver where there is one, else by spawn."""
-
-    runs_sync_loops: Final = True
 
     def __init__(self) -> None:
         has_server = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
@@ -281,7 +283,7 @@ class ProcessEngine:
                     await started.watch(job)
                     job.scope.cancel()
             if hello is None:
-                raise job.failure or trio_parallel.BrokenWorkerError("the process ended before it could connect")
+                raise job.failure or EndedEarly(job.exitcode)
 
 
 @final
@@ -313,7 +315,7 @@ class _Job:
         except trio_parallel.BrokenWorkerError as exc:
             self.exitcode = next((p.exitcode for p in exc.args if hasattr(p, "exitcode")), None)
             # Not the exception itself: its traceback and its process hold pipes open until a collection.
-            self.failure = trio_parallel.BrokenWorkerError(f"the process exited with code {self.exitcode}")
+            self.failure = EndedEarly(self.exitcode)
         except (OSError, EOFError) as exc:
             self.failure = exc.with_traceback(None)
         finally:

@@ -55,8 +55,9 @@ def _umask() -> int:
 def _plain_filters() -> list[Any]:
     """The warning filters whose category can be found again by name in any process."""
     return [
-        entry for entry in warnings.filters
-        if entry[2].__module__ != "__main__" and "<locals>" not in entry[2].__qualname__
+        entry
+        for entry in warnings.filters
+        if "__main__" not in (module := getattr(entry[2], "__module__", "")) and module in sys.modules
     ]
 
 

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, final
 
 import trio
-import trio_parallel
 
-from ._engine import Death, Engine, Host
+from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._link import Link
@@ -75,6 +74,7 @@ class Isolate:
         self.death: Death | None = None
         self.cause: BaseException | None = None
         self.mode: Mode = "async"
+        self.concurrency: int | None = None  # how many calls run side by side; None: all that come
         self.is_ready = False
         self.was_told_to_end = False
         self.teardown_error: BaseException | None = None
@@ -112,29 +112,24 @@ class Isolate:
 
     async def run(self) -> None:
         """Start the isolate, keep its link going, and return when it is gone."""
+        failure: BaseException | None = None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._host = await nursery.start(self._engine.host, self.name)
                     await self._live(self._host, nursery)
         except BaseExceptionGroup as group:
-            self.cause = self.cause or _first(group)
-        except (OSError, EOFError, trio_parallel.BrokenWorkerError) as exc:
-            self.cause = self.cause or exc
+            failure = _first(group)
+        except (OSError, EOFError, EndedEarly) as exc:
+            failure = exc
         finally:
+            if not isinstance(failure, EndedEarly):
+                self.cause = self.cause or failure
             if self.death is None:
-                self.death = self._early_death()
+                self.death = Death(self.pid, failure.exitcode if isinstance(failure, EndedEarly) else None)
                 self._on_death()
             self._settled.set()
             self._gone.set()
-
-    def _early_death(self) -> Death:
-        """How it ended if its engine could not say; trio-parallel may know of a process that never said hello."""
-        if isinstance(self.cause, trio_parallel.BrokenWorkerError):
-            for process in self.cause.args[1:]:
-                self.cause = None
-                return Death(process.pid, process.exitcode)
-        return Death(self.pid, None)
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
@@ -173,6 +168,7 @@ class Isolate:
             self.codec.define(ident, bytes(body))
         elif kind == READY:
             self.mode = "sync" if bytes(body) == b"sync" else "async"
+            self.concurrency = ident or None
             self.is_ready = True
             self._settled.set()
         elif kind == FAILED:

@@ -95,7 +95,7 @@ class Worker(Generic[P, T]):
     async def run(self, fn: Callable[[*Ts], Awaitable[S]], *args: *Ts) -> S: ...
     @overload
     async def run(self, fn: Callable[[*Ts], S], *args: *Ts) -> S: ...
-    async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+    async def run(self, fn: Callable[[*Ts], Any], *args: *Ts) -> Any:
         """Call any function in this worker, with or without a handler there; return what it returns.
 
         In a worker whose handler is sync, an async function runs alone, under a Trio of its own.

@@ -83,10 +83,11 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}= must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
-def _check_context(context: object) -> tuple[ContextVar[Any], ...]:
-    if isinstance(context, ContextVar):
-        raise TypeError("context= must be a tuple of ContextVars, not a single one")
-    variables = tuple(context)  # type: ignore[call-overload]
+def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any], ...]:
+    try:
+        variables = tuple(context)
+    except TypeError:
+        raise TypeError(f"context= must be a sequence of ContextVars, not {context!r}") from None
     for var in variables:
         if not isinstance(var, ContextVar):
             raise TypeError(f"context= must hold ContextVars, not {var!r}")

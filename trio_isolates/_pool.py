@@ -7,7 +7,7 @@ and one stream of items becomes many calls; the isolates are a crew's.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence, Sized
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
@@ -92,7 +92,7 @@ class Pool(Generic[P, T]):
     async def run(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R: ...
     @overload
     async def run(self, fn: Callable[[*Ts], R], *args: *Ts) -> R: ...
-    async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+    async def run(self, fn: Callable[[*Ts], Any], *args: *Ts) -> Any:
         """Call any function in the isolate with the least to do. As `Worker.run`."""
         return await self._crew.call(RUN, (fn, args))
 
@@ -131,6 +131,50 @@ class Pool(Generic[P, T]):
             return []
         return await _Map(self._crew, fn, todo, chunksize).run()
 
+    @overload
+    def open_map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        fn: None = ...,
+        *,
+        ordered: bool = ...,
+        max_pending: int | None = ...,
+        return_errors: Literal[False] = ...,
+        progress: Callable[[int, int | None], object] | None = ...,
+    ) -> AbstractAsyncContextManager[AsyncIterator[T]]: ...
+    @overload
+    def open_map(
+        self,
+        items: Iterable[S] | AsyncIterable[S],
+        fn: Callable[[S], Awaitable[R]],
+        *,
+        ordered: bool = ...,
+        max_pending: int | None = ...,
+        return_errors: Literal[False] = ...,
+        progress: Callable[[int, int | None], object] | None = ...,
+    ) -> AbstractAsyncContextManager[AsyncIterator[R]]: ...
+    @overload
+    def open_map(
+        self,
+        items: Iterable[S] | AsyncIterable[S],
+        fn: Callable[[S], R],
+        *,
+        ordered: bool = ...,
+        max_pending: int | None = ...,
+        return_errors: Literal[False] = ...,
+        progress: Callable[[int, int | None], object] | None = ...,
+    ) -> AbstractAsyncContextManager[AsyncIterator[R]]: ...
+    @overload
+    def open_map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        fn: Callable[[Any], Any] | None = ...,
+        *,
+        ordered: bool = ...,
+        max_pending: int | None = ...,
+        return_errors: bool,
+        progress: Callable[[int, int | None], object] | None = ...,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]: ...
     def open_map(
         self,
         items: Iterable[Any] | AsyncIterable[Any],
@@ -174,7 +218,7 @@ class Pool(Generic[P, T]):
     async def broadcast(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> list[R]: ...
     @overload
     async def broadcast(self, fn: Callable[[*Ts], R], *args: *Ts) -> list[R]: ...
-    async def broadcast(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+    async def broadcast(self, fn: Callable[[*Ts], Any], *args: *Ts) -> list[Any]:
         """Call a function once in every isolate that can serve now; return the results.
 
         All are waited for; then the first error, if there was one, is raised.
@@ -339,7 +383,7 @@ async def _open_map(
     progress: Callable[[int, int | None], object] | None,
 ) -> AsyncGenerator[AsyncIterator[Any], None]:
     results = _Results(ordered=ordered, limit=max_pending, return_errors=return_errors)
-    total = len(items) if hasattr(items, "__len__") else None
+    total = len(items) if isinstance(items, Sized) else None
     finished = 0
 
     async def call_one(index: int, item: Any) -> None:

@@ -64,8 +64,8 @@ async def run(
     engine: Engine | str | None = ...,
 ) -> T: ...
 async def run(
-    fn: Callable[..., Any],
-    *args: Any,
+    fn: Callable[[*Ts], Any],
+    *args: *Ts,
     name: str | None = None,
     limiter: trio.CapacityLimiter | None = None,
     gc: GcPolicy = "pause",

@@ -20,7 +20,7 @@ from ._errors import IsolateDied, IsolateError, IsolateSpawnError, RestartLimitE
 from ._options import Options
 from ._restart import Restart, RestartWindow
 
-_PREFETCH: Final = 2  # calls that a sync worker of a pool holds: one running, one at hand
+_AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
 
 
 @define(eq=False)
@@ -207,16 +207,15 @@ class Crew:
         self._admit(client)
         await client.isolate.wait_dead()
         self._all.remove(client)
-        self._teardown_error = self._teardown_error or client.isolate.teardown_error
+        if self._teardown_error is None:
+            self._teardown_error = client.isolate.teardown_error
         return client.isolate.died(maybe_executed=False)
 
     def _admit(self, client: Client) -> None:
         if self._is_pool:
-            concurrency = self.options.spec.concurrency
-            if client.isolate.mode == "sync":
-                client.limit = min(client.limit, _PREFETCH)
-            elif concurrency is not None:
-                client.limit = min(client.limit, concurrency + 1)
+            concurrency = client.isolate.concurrency
+            if concurrency is not None:
+                client.limit = min(client.limit, concurrency + _AT_HAND)
         client.is_open = True
         self.clients.append(client)
         self._opened.set()

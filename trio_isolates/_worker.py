@@ -53,7 +53,9 @@ _NO_KWARGS: Final[dict[str, Any]] = {}
 
 
 def is_async(function: object) -> bool:
-    """True for async functions, partials of them, and objects whose `__call__` is one."""
+    """True for async functions, objects whose `__call__` is one, and partials of either."""
+    while isinstance(function, partial):
+        function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)  # noqa: B004
     )
@@ -82,12 +84,22 @@ def _checked(function: Callable[..., Any], value: Any) -> Any:
     return value
 
 
-@final
 class Service:
-    """What both loops share: the spec made real, messages to work, outcomes to messages."""
+    """What both loops share: the spec made real, messages to work, outcomes to messages.
+
+    may_block: whether this isolate's thread is its own, so that a sync handler gets the plain
+    blocking loop. Else it runs in the loop on Trio, one call at a time as well.
+    """
 
     def __init__(
-        self, spec: Spec, codec: Codec, interrupter: Interrupter, title: str, flush: Callable[[], None]
+        self,
+        spec: Spec,
+        codec: Codec,
+        interrupter: Interrupter,
+        title: str,
+        flush: Callable[[], None],
+        *,
+        may_block: bool = True,
     ) -> None:
         self.spec = spec
         self.codec = codec
@@ -95,22 +107,30 @@ class Service:
         self.title = title
         self.flush = flush
         self.handler = None if spec.handler is None else resolve(spec.handler)
-        self.mode: Mode = "async" if self.handler is None or is_async(self.handler) else "sync"
-        if self.mode == "sync" and spec.concurrency is not None:
+        is_sync = self.handler is not None and not is_async(self.handler)
+        if is_sync and spec.concurrency is not None:
             raise TypeError(f"concurrency= is for async handlers; {spec.handler!r} is a sync one")
+        self.mode: Mode = "sync" if is_sync and may_block else "async"
+        self.concurrency = 1 if is_sync else spec.concurrency
         self._state: tuple[Any, ...] = ()
+        self._state_maker: partial[Any] | None = None
 
     def setup(self) -> list[partial[Any]]:
         """Return the functions to call before READY, in order; the result of each goes to `keep`."""
         spec = self.spec
-        return [partial(resolve(function)) for function in (spec.init, spec.state) if function is not None]
+        functions = [partial(resolve(function)) for function in (spec.init, spec.state) if function is not None]
+        self._state_maker = functions[-1] if spec.state is not None else None
+        return functions
 
     def keep(self, function: partial[Any], value: object) -> None:
         """Take note of what a set-up function returned: the state is the handler's first argument."""
-        if self.spec.state is not None and function.func is resolve(self.spec.state):
+        if function is self._state_maker:
             self._state = (value,)
             if self.handler is not None:
                 self.handler = partial(self.handler, value)
+
+    def ready(self) -> list[Chunk]:
+        return encode(READY, self.concurrency or 0, [self.mode.encode()])
 
     def teardown(self) -> partial[Any] | None:
         teardown = self.spec.teardown
@@ -183,7 +203,7 @@ class SyncServer:
             self._answer(service.encode(FAILED, 0, exc))
             return
         self._context = copy_context()
-        self._answer(encode(READY, 0, [b"sync"]))
+        self._answer(service.ready())
         if not self._serve():
             return
         outcome: BaseException | None = None
@@ -266,6 +286,7 @@ class AsyncServer:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._queue: deque[Frame] = deque()
         self._idle = trio.Event()
+        self._context = copy_context()
 
     async def run(self) -> None:
         """Set up, serve until told to close or the link ends, tear down."""
@@ -284,7 +305,8 @@ class AsyncServer:
         except BaseException as exc:
             await self._say_last(service.encode(FAILED, 0, exc))
             return
-        self._answer(encode(READY, 0, [b"async"]))
+        self._context = copy_context()
+        self._answer(service.ready())
         if not await self._serve(nursery):
             return
         outcome: BaseException | None = None
@@ -323,7 +345,7 @@ class AsyncServer:
         return False
 
     def _has_room(self) -> bool:
-        limit = self._service.spec.concurrency
+        limit = self._service.concurrency
         return limit is None or len(self._scopes) < limit
 
     def _answer(self, chunks: list[Chunk]) -> None:
@@ -341,7 +363,8 @@ class AsyncServer:
             self._answer(self._service.encode(ERROR, ident, exc))
             return
         self._scopes[ident] = scope = trio.CancelScope()
-        nursery.start_soon(self._serve_call, nursery, ident, kind, work, scope)
+        # What `init` has set holds in each call; what another call has set does not.
+        self._context.run(nursery.start_soon, self._serve_call, nursery, ident, kind, work, scope)
 
     def _cancel(self, ident: int) -> None:
         if (scope := self._scopes.get(ident)) is not None:
