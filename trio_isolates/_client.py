@@ -7,7 +7,8 @@ does not choose the isolate, nor replace it when it dies; that is `_supervisor`'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from functools import partial
+from typing import Any, Final, NoReturn, final
 
 import outcome
 import trio
@@ -39,6 +40,7 @@ class _Call:
     client: Client
     ident: int = 0
     raise_cancel: Callable[[], Any] | None = None
+    ctrl_c: bool = False
     settled: trio.Event | None = None
     is_settled: bool = False
 
@@ -90,6 +92,7 @@ class Client:
         self.died_in_call = False
         self.was_noticed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Start the isolate and carry its calls until it is gone. Cancelled from outside, it goes on."""
         with trio.CancelScope(shield=True):
@@ -154,6 +157,8 @@ class Client:
             result = outcome.capture(call.raise_cancel)
         else:
             result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "raised without a cancellation"))
+        if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
+            result = outcome.capture(call.raise_cancel)
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         self._give_back()
 
@@ -181,10 +186,18 @@ class Client:
             if self.isolate.mode == "async":
                 self.isolate.send(CANCEL, call.ident, [b""])
             return trio.lowlevel.Abort.SUCCEEDED
+        if call.raise_cancel is not None:
+            # Raised once by now, so that Trio can tell a second Ctrl-C from the one that came here.
+            try:
+                call.raise_cancel()
+            except BaseException as exc:
+                call.raise_cancel = partial(_raise, exc)
+                call.ctrl_c = isinstance(exc, KeyboardInterrupt)
         assert self._nursery is not None
         self._nursery.start_soon(self._stop, call, self._options.cancel_grace)
         return trio.lowlevel.Abort.FAILED
 
+    @trio.lowlevel.enable_ki_protection
     async def _stop(self, call: _Call, grace: float) -> None:
         """Stop a call that has begun: ask, and after `grace` seconds kill."""
         if call.is_settled or call.settled is not None:
@@ -202,7 +215,7 @@ class Client:
 
     async def _interrupt_until(self, settled: trio.Event) -> None:
         wait = _FIRST_REPEAT
-        while not settled.is_set():
+        while not settled.is_set() and not _ctrl_c_waits():
             self.isolate.host.interrupt()
             with trio.move_on_after(wait):
                 await settled.wait()
@@ -220,6 +233,7 @@ class Client:
                 else:
                     self._settle(call, outcome.capture(_raise_closed), cancelled=True)
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait_settled(self, call: _Call, grace: float) -> None:
         """Wait for a call that is being stopped already, under its own grace, no longer than under ours."""
         if not call.is_settled and call.settled is not None:
@@ -250,6 +264,16 @@ class Client:
                 trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun()))
         self.load = 0
         self._on_death(self)
+
+
+def _ctrl_c_waits() -> bool:
+    """True if Trio holds a Ctrl-C back: its main task is waiting for the very thing that is being stopped."""
+    runner = getattr(trio._core._run.GLOBAL_RUN_CONTEXT, "runner", None)
+    return bool(getattr(runner, "ki_pending", False))
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def _raise_closed() -> None:

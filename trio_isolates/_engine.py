@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.forkserver
 import multiprocessing.spawn
+import multiprocessing.util
 import os
 import pickle
 import signal
@@ -216,6 +217,8 @@ def _prepare_starts() -> None:
     if multiprocessing.spawn.get_preparation_data is _preparation_data:
         return
     multiprocessing.spawn.get_preparation_data = _preparation_data
+    # Made before the first start, it is inherited: a killed isolate that had isolates leaves no folder of its own.
+    multiprocessing.util.get_temp_dir()
     server: Any = multiprocessing.forkserver._forkserver
     # Untouched by the program: then the server may load what every isolate needs.
     if server._preload_modules == ["__main__"]:
@@ -242,6 +245,7 @@ class ProcessEngine:
         has_server = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
         self._worker_type = trio_parallel.WorkerType["FORKSERVER" if has_server else "SPAWN"]
 
+    @trio.lowlevel.enable_ki_protection
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
         _prepare_starts()
         for attempt in (1, 2):
@@ -299,6 +303,7 @@ class _Job:
         self.exitcode: int | None = None
         self.failure: BaseException | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         token = _job_to_start.set(self)
         try:
@@ -336,6 +341,7 @@ async def _receive_hello(side: socket.socket, job: _Job) -> tuple[int, int] | No
     hello: tuple[int, int] | None = None
     async with trio.open_nursery() as nursery:
 
+        @trio.lowlevel.enable_ki_protection
         async def wait_for_end() -> None:
             await job.ended.wait()
             nursery.cancel_scope.cancel()

@@ -110,6 +110,7 @@ class Isolate:
         assert self._link is not None
         return self._link
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Start the isolate, keep its link going, and return when it is gone."""
         failure: BaseException | None = None
@@ -200,11 +201,10 @@ class Isolate:
         now: bool = True,
     ) -> None:
         """Queue one frame, after those with the definitions that it needs."""
-        frames = encode(kind, ident, chunks, buffers)
-        if definitions:
-            frames = encode_definitions(definitions) + frames
         assert self._link is not None
-        self._link.write(frames, now=now)
+        if definitions:  # first and by themselves: they stay said, even if the message is too large
+            self._link.write(encode_definitions(definitions), now=False)
+        self._link.write(encode(kind, ident, chunks, buffers), now=now)
 
     async def wait_ready(self) -> None:
         """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they, or the start, failed."""
@@ -230,6 +230,7 @@ class Isolate:
         else:
             self._host.kill()
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self, grace: float) -> None:
         """Have it tear down and end; kill it if it has not after `grace` seconds. No call may be unanswered."""
         if self.death is None and self.is_ready:

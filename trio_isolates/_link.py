@@ -136,6 +136,7 @@ class Link:
         self._queued = 0
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def run_writer(self) -> None:
         """Send what is queued, for ever."""
 

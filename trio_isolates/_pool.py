@@ -228,6 +228,7 @@ class Pool(Generic[P, T]):
         clients = list(crew.clients)
         outcomes: list[outcome.Outcome[Any]] = [outcome.Error(trio.ClosedResourceError())] * len(clients)
 
+        @trio.lowlevel.enable_ki_protection
         async def run_one(index: int, client: Client) -> None:
             try:
                 outcomes[index] = outcome.Value(await crew.call_on(client, RUN, (fn, args)))
@@ -303,6 +304,7 @@ class _Map:
             raise self._error
         return self._results
 
+    @trio.lowlevel.enable_ki_protection
     async def _send_chunks(self, scope: trio.CancelScope) -> None:
         while (first := self._next) < len(self._items):
             self._next = last = min(first + self._take_size(), len(self._items))
@@ -386,6 +388,7 @@ async def _open_map(
     total = len(items) if isinstance(items, Sized) else None
     finished = 0
 
+    @trio.lowlevel.enable_ki_protection
     async def call_one(index: int, item: Any) -> None:
         nonlocal finished
         kind, payload = (CALL, (item,)) if fn is None else (RUN, (fn, (item,)))

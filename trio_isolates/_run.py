@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 import trio
@@ -17,6 +18,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_isolates_limiter")
+
+# Set by an engine whose isolates live in their parent's Trio run: each has a limiter of its own, as a
+# process has. With one for all, a `run` in a `run` would wait for a place that its own parent holds.
+isolate_limiter: ContextVar[trio.CapacityLimiter | None] = ContextVar("isolate_limiter", default=None)
 
 
 def usable_cpus() -> int:
@@ -37,6 +42,8 @@ def current_default_isolate_limiter() -> trio.CapacityLimiter:
 
     Set its `total_tokens` to change that. Workers, pools and bare isolates do not use it.
     """
+    if (own := isolate_limiter.get()) is not None:
+        return own
     try:
         return _limiter.get()
     except LookupError:

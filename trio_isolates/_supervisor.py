@@ -165,6 +165,7 @@ class Crew:
 
     # Lives and deaths.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Keep the isolates, until `leave` ends it."""
         with self._scope:
@@ -179,6 +180,7 @@ class Crew:
             options = evolve(options, spec=evolve(options.spec, name=f"{options.spec.name}.{number}"))
         return Client(options, self.counts, on_room=self._on_room, on_death=self._on_death)
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep(self, number: int) -> None:
         """Keep one post manned: start an isolate, and another when that one is gone."""
         while not self.is_ending:
@@ -307,6 +309,7 @@ class Crew:
         grace = self.options.cancel_grace
         deadline = trio.current_time() + grace
 
+        @trio.lowlevel.enable_ki_protection
         async def stop_one(client: Client) -> None:
             if client.is_open:
                 await client.stop_calls(grace)
@@ -319,6 +322,7 @@ class Crew:
             for client in list(self._all):
                 nursery.start_soon(function, client)
 
+    @trio.lowlevel.enable_ki_protection
     async def leave(self, error: BaseException | None) -> BaseException | None:
         """End everything, however the body ended; return what the block is to raise."""
         if error is None and self.failure is None:

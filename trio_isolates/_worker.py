@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
-from ._errors import CallInterrupted
+from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
 from ._interrupt import Interrupter
 from ._link import BlockingLink, Link
@@ -174,9 +174,11 @@ class Service:
         pickled: tuple[list[Chunk], list[memoryview], list[tuple[int, bytes]]],
     ) -> list[Chunk]:
         chunks, buffers, definitions = pickled
-        answer = encode(kind, ident, chunks, buffers)
-        return encode_definitions(definitions) + answer if definitions else answer
-
+        first = encode_definitions(definitions) if definitions else []
+        try:
+            return first + encode(kind, ident, chunks, buffers)
+        except UnsendableError as exc:  # too large; the definitions stay said
+            return first + self.encode(ERROR, ident, exc)
 
     def run_chunk(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
         self.interrupter.base = sys._getframe()

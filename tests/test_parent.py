@@ -1,0 +1,204 @@
+"""Parents that die, are interrupted, or lose their forkserver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import handlers
+import pytest
+import trio
+from fifo import Fifo, open_fifo, wait_gone, within
+from programs import running
+
+from trio_isolates import open_pool, open_worker, run
+
+_forkserver: Any = forkserver._forkserver
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    with open_fifo(tmp_path) as opened:
+        yield opened
+
+
+# Left alone.
+
+PARENT = """
+    import os, sys, handlers, trio
+    from pathlib import Path
+    from trio_isolates import open_pool, open_worker
+    fifo = Path(sys.argv[2])
+    ways = {
+        "idle": lambda: (handlers.apply, []),
+        "idle_async": lambda: (handlers.apply_async, []),
+        "blocked": lambda: (handlers.apply, [handlers.tell_and_sleep]),
+        "spinning": lambda: (handlers.apply, [handlers.tell_and_spin]),
+        "spinning_async": lambda: (handlers.apply_async, [handlers.tell_and_spin]),
+        "forked": lambda: (handlers.apply, [handlers.fork_and_sleep]),
+        "nested": lambda: (handlers.apply_async, [handlers.nest]),
+    }
+
+    async def main():
+        handler, jobs = ways[sys.argv[1]]()
+        async with open_pool(handler, workers=1) as pool, trio.open_nursery() as nursery:
+            for job in jobs:
+                nursery.start_soon(pool.call, job, fifo, *([2] if job is handlers.nest else []))
+            print("READY", *pool.pids, flush=True)
+            await trio.sleep_forever()
+
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "tells"),
+    [("idle", 0), ("idle_async", 0), ("blocked", 1), ("spinning", 1), ("spinning_async", 1), ("forked", 1), ("nested", 3)],
+)
+@within(20)
+async def test_a_killed_parent_leaves_nobody(way: str, tells: int, tmp_path: Path, fifo: Fifo) -> None:
+    """Everything that a program has started is gone within a second of its SIGKILL, whatever it is doing."""
+    async with running(tmp_path, PARENT, way, fifo.path) as program:
+        pids = {int(pid) for pid in await program.wait_for("READY")}
+        pids |= {int(await fifo.line()) for _ in range(tells)}
+        assert pids <= {*(found := program.descendants())}
+        assert len(pids) >= 1 + (tells - 1 if way == "nested" else 0)
+        program.process.kill()
+        with trio.fail_after(1):
+            for pid in found:
+                await wait_gone(pid)
+        # The forkserver's socket; only a program that ends can remove it.
+        assert len(list(program.temporary.iterdir())) == 1
+    assert await run(handlers.echo, 1) == 1
+
+
+# Ctrl-C.
+
+INTERRUPTED = """
+    import os, signal, sys, handlers, trio
+    from pathlib import Path
+    from trio_isolates import open_worker, CallInterrupted
+
+    def work(fifo):
+        handlers.tell(fifo, "started")
+        try:
+            handlers.hang()
+        except KeyboardInterrupt:
+            handlers.tell(fifo, "the worker saw it")
+        except CallInterrupted:
+            handlers.tell(fifo, "stopped")
+            raise
+
+    async def main():
+        try:
+            async with open_worker(work) as worker:
+                print("READY", worker.pid, flush=True)
+                await worker.call(Path(sys.argv[1]))
+        finally:
+            print("UNWOUND", flush=True)
+
+    trio.run(main)
+"""
+
+
+@within(20)
+async def test_ctrl_c(tmp_path: Path, fifo: Fifo) -> None:
+    """Ctrl-C goes to the whole group of the terminal: the workers do not see it, the parent unwinds its blocks."""
+    async with running(tmp_path, INTERRUPTED, fifo.path) as program:
+        (pid,) = await program.wait_for("READY")
+        assert await fifo.line() == "started"
+        os.killpg(program.process.pid, signal.SIGINT)
+        os.kill(int(pid), signal.SIGINT)  # even if it were sent to the worker itself
+        assert await fifo.line() == "stopped"
+        await program.wait_for("UNWOUND")
+        text = await program.rest()
+        assert program.process.returncode == -signal.SIGINT
+        assert text.rstrip().endswith("KeyboardInterrupt")
+        assert "Group" not in text
+        await wait_gone(int(pid))
+
+
+STUBBORN = """
+    import os, signal, sys, handlers, trio
+    from pathlib import Path
+    from trio_isolates import open_worker, open_pool, CallInterrupted
+
+    def work(fifo):
+        handlers.tell(fifo, "started")
+        while True:
+            try:
+                handlers.hang()
+            except CallInterrupted:
+                handlers.tell(fifo, "not yet")
+
+    async def main():
+        how, fifo = sys.argv[1], Path(sys.argv[2])
+        async with open_worker(work, cancel_grace=1000) as worker, trio.open_nursery() as nursery:
+            print("READY", flush=True)
+            if how == "call":
+                await worker.call(fifo)
+            nursery.start_soon(worker.call, fifo)
+            if how == "body":
+                await trio.sleep_forever()
+
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("how", ["call", "nursery", "body"])
+@within(20)
+async def test_second_ctrl_c_skips_the_grace(how: str, tmp_path: Path, fifo: Fifo) -> None:
+    """A second Ctrl-C does not wait for a handler that does not stop, wherever the main task is waiting."""
+    async with running(tmp_path, STUBBORN, how, fifo.path) as program:
+        await program.wait_for("READY")
+        assert await fifo.line() == "started"
+        os.killpg(program.process.pid, signal.SIGINT)
+        assert await fifo.line() == "not yet"
+        os.killpg(program.process.pid, signal.SIGINT)
+        with trio.fail_after(3):
+            text = await program.rest()
+        assert "KeyboardInterrupt" in text
+
+
+# The forkserver.
+
+
+@pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
+@within(30)
+async def test_the_forkserver_is_killed(handler: Callable[..., Any], fifo: Fifo) -> None:
+    """Workers outlive their forkserver, can still be cancelled and killed, and new ones start."""
+    async with open_pool(handler, workers=1, on_cancel="kill", cancel_grace=0.05) as pool:
+        (pid,) = pool.pids
+        os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
+        assert await pool.call(os.getpid) == pid
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.call, handlers.tell_and_sleep, fifo.path)
+            assert int(await fifo.line()) == pid
+            started = time.perf_counter()
+            nursery.cancel_scope.cancel()
+        assert time.perf_counter() - started < 2
+        await wait_gone(pid)
+        assert await pool.call(os.getpid) != pid
+    assert await run(handlers.echo, 1) == 1
+
+
+@within(30)
+async def test_the_forkserver_is_killed_and_the_block_left() -> None:
+    """A worker whose forkserver is gone tears down and ends as any other."""
+    async with open_worker(handlers.apply) as worker:
+        os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
+        assert await worker.call(handlers.echo, 1) == 1
+    assert await run(handlers.echo, 1) == 1
+
+
+@within(30)
+async def test_the_forkserver_is_killed_before_a_start() -> None:
+    """The start that finds the forkserver dead makes a new one."""
+    assert await run(handlers.echo, 1) == 1
+    os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
+    assert await run(handlers.echo, 2) == 2
