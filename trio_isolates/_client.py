@@ -191,7 +191,7 @@ class Client:
             try:
                 call.raise_cancel()
             except BaseException as exc:
-                call.raise_cancel = partial(_raise, exc)
+                call.raise_cancel = partial(_raise, exc.with_traceback(None))  # which would be a cycle
                 call.ctrl_c = isinstance(exc, KeyboardInterrupt)
         assert self._nursery is not None
         self._nursery.start_soon(self._stop, call, self._options.cancel_grace)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, cast, final, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final, overload
 
 import trio
 from attrs import frozen
 
 from ._engine import Engine
 from ._messages import CALL, RUN
-from ._options import GcPolicy, OnCancel, make_options
+from ._options import GcPolicy, OnCancel, WorkerOptions, make_options
 from ._restart import Restart
 from ._supervisor import Crew, open_crew
 
@@ -135,103 +135,49 @@ class Worker(Generic[P, T]):
 def open_worker(
     handler: None = None,
     *,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     teardown: Callable[[], object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[..., Any]]: ...
 @overload
 def open_worker(
     handler: str,
     *,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     state: Callable[[], object] | str | None = ...,
     teardown: Callable[..., object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
     concurrency: int | None = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[..., Any]]: ...
 @overload
 def open_worker(
     handler: Callable[Concatenate[S, P], Awaitable[T]],
     *,
     state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     teardown: Callable[[S], object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
     concurrency: int | None = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[P, T]]: ...
 @overload
 def open_worker(
     handler: Callable[Concatenate[S, P], T],
     *,
     state: Callable[[], Awaitable[S]] | Callable[[], S] | str,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     teardown: Callable[[S], object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[P, T]]: ...
 @overload
 def open_worker(
     handler: Callable[P, Awaitable[T]],
     *,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     teardown: Callable[[], object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
     concurrency: int | None = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[P, T]]: ...
 @overload
 def open_worker(
     handler: Callable[P, T],
     *,
-    name: str | None = ...,
-    init: Callable[[], object] | str | None = ...,
     teardown: Callable[[], object] | str | None = ...,
-    context: Sequence[ContextVar[Any]] = ...,
-    max_in_flight: int = ...,
-    on_cancel: OnCancel = ...,
-    cancel_grace: float = ...,
-    shutdown_grace: float = ...,
-    restart: Restart | None = ...,
-    gc: GcPolicy = ...,
-    engine: Engine | str | None = ...,
+    **options: Unpack[WorkerOptions],
 ) -> AbstractAsyncContextManager[Worker[P, T]]: ...
 def open_worker(
     handler: Callable[..., Any] | str | None = None,

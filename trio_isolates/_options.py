@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from attrs import frozen
 
@@ -27,6 +27,27 @@ OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
 
 _counter: Final = itertools.count(1)
+
+
+class WorkerOptions(TypedDict, total=False):
+    """The options of `open_worker` that have the same type whatever the handler is."""
+
+    name: str | None
+    init: Callable[[], object] | str | None
+    context: Sequence[ContextVar[Any]]
+    max_in_flight: int
+    on_cancel: OnCancel
+    cancel_grace: float
+    shutdown_grace: float
+    restart: Restart | None
+    gc: GcPolicy
+    engine: Engine | str | None
+
+
+class PoolOptions(WorkerOptions, total=False):
+    """And those of `open_pool`."""
+
+    workers: int | None
 
 
 @frozen
@@ -92,7 +113,9 @@ def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any],
         if not isinstance(var, ContextVar):
             raise TypeError(f"context= must hold ContextVars, not {var!r}")
         if find_context_var(var) is None:
-            raise TypeError(f"context=: {var!r} is not the value of a module-level name, so no worker could find it")
+            raise TypeError(
+                f"context=: {var!r} is not the value of a module-level name, so no worker could find it"
+            )
     return variables
 
 

@@ -43,7 +43,13 @@ class Crew:
     """The isolates of one worker or pool. Opened by `open_crew`."""
 
     def __init__(
-        self, options: Options, *, size: int, restart: Restart | None, is_pool: bool, replaces_killed: bool = True
+        self,
+        options: Options,
+        *,
+        size: int,
+        restart: Restart | None,
+        is_pool: bool,
+        replaces_killed: bool = True,
     ) -> None:
         self.options = options
         self.counts = Counts()

@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
+from functools import partial
 from itertools import count
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
@@ -77,6 +78,7 @@ class InlineEngine:
     def __repr__(self) -> str:
         return f"<trio_isolates.testing.InlineEngine isolates={len(self._isolates)}>"
 
+    @trio.lowlevel.enable_ki_protection
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
         await trio.lowlevel.checkpoint()
         if (failure := self._faults.take("spawn")) is not None:
@@ -128,22 +130,24 @@ class InlineEngine:
             exc: the exception.
         """
         if point not in get_args(Point):
-            raise ValueError(f"there is no point {point!r}; give one of {', '.join(map(repr, get_args(Point)))}")
+            raise ValueError(f"there is no point {point!r}; give one of {get_args(Point)}")
         if not isinstance(exc, BaseException):
             raise TypeError(f"exc must be an exception, not {exc!r}")
         self._faults.add(point, exc)
 
     def _find(self, worker: object) -> _InlineHost:
+        pid: int | None = None
+        name: str | None = None
         if isinstance(worker, Worker):
-            pids, name = (worker.pid,), worker.name
+            pid, name = worker.pid, worker.name
         elif isinstance(worker, Pool):
-            pids, name = worker.pids[:1], None
+            pid = next(iter(worker.pids), None)
         elif isinstance(worker, str):
-            pids, name = (), worker
+            name = worker
         else:
             raise TypeError(f"give a Worker, a Pool or the name of an isolate, not {worker!r}")
         for isolate in self._isolates:
-            if isolate.is_alive and (isolate.pid in pids or (isolate.name == name and not any(pids))):
+            if isolate.is_alive and (isolate.name == name if pid is None else isolate.pid == pid):
                 return isolate
         raise ValueError(f"no isolate of {worker!r} is alive on {self!r}")
 
@@ -183,6 +187,7 @@ class _InlineHost:
     def is_alive(self) -> bool:
         return not self._stopping.is_set()
 
+    @trio.lowlevel.enable_ki_protection
     async def live(self) -> None:
         """Serve until told to close, or killed."""
         try:
@@ -204,7 +209,7 @@ class _InlineHost:
             return
         try:
             spec: Spec = codec.loads(frame[2], frame[3])
-            service = _FailingService(self._faults, spec, codec, Interrupter(self.page), title)
+            service = _FailingService(self._faults, spec, codec, self.page, title)
         except BaseException as exc:
             chunks, buffers, definitions = dump_error(codec, exc, title)
             await _say(link, encode_definitions(definitions) + encode(FAILED, 0, chunks, buffers))
@@ -275,8 +280,8 @@ def _break_shields(scope: Any) -> None:
 class _FailingService(Service):
     """A service in which things fail when a test has ordered it."""
 
-    def __init__(self, faults: _Faults, spec: Spec, codec: Codec, interrupter: Interrupter, title: str) -> None:
-        super().__init__(spec, codec, interrupter, title, lambda: None, may_block=False)
+    def __init__(self, faults: _Faults, spec: Spec, codec: Codec, page: Page, title: str) -> None:
+        super().__init__(spec, codec, Interrupter(page), title, lambda: None, may_block=False)
         self._faults = faults
 
     def open(self, frame: Frame) -> tuple[int, Work]:
@@ -285,7 +290,7 @@ class _FailingService(Service):
             raise UnsendableError(words, type_name=type_name(exc)) from exc
         kind, work = super().open(frame)
         if (exc := self._faults.take("call")) is not None:
-            work = _Raise(exc), *work[1:]
+            work = partial(_raise, exc), *work[1:]
         return kind, work
 
     def encode(self, kind: int, ident: int, value: object = None) -> list[Chunk]:
@@ -297,15 +302,8 @@ class _FailingService(Service):
         return super().encode(kind, ident, value)
 
 
-@final
-class _Raise:
-    """Stands in for a function, with any signature."""
-
-    def __init__(self, exc: BaseException) -> None:
-        self._exc = exc
-
-    def __call__(self, *_args: object, **_kwargs: object) -> object:
-        raise self._exc
+def _raise(exc: BaseException, *_args: object, **_kwargs: object) -> object:
+    raise exc
 
 
 async def _read_spec(link: Link, codec: Codec) -> Frame | None:
@@ -325,9 +323,6 @@ async def _say(link: Link, chunks: list[Chunk]) -> None:
         link.write(chunks, now=True)
         await link.drained()
         nursery.cancel_scope.cancel()
-
-
-# The pipe.
 
 
 @define(eq=False)

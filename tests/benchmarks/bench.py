@@ -6,6 +6,7 @@ examples:
   python tests/benchmarks/bench.py call --rounds 21             more rounds: a steadier median
   python tests/benchmarks/bench.py call --placement together    parent and workers on one CPU
   python tests/benchmarks/bench.py call --placement apart       the parent on one, workers on another
+  python tests/benchmarks/bench.py json                         when is a worker worth it? no bars
   python tests/benchmarks/bench.py --list                       the rows and their bars
 
 Contenders play in turn, each in its own process; figures are medians over the rounds, with the least and the
@@ -28,7 +29,7 @@ from statistics import median
 import trio
 
 from rounds import Bar, Outcome, Row, play_row
-from rows import ROWS
+from rows import DOCUMENTS, ROWS
 
 LEAST_ROUNDS = 5
 WIDTH = 58
@@ -90,6 +91,27 @@ def show_flat(row: Row, outcome: Outcome) -> bool:
     return passed
 
 
+def show_trees(row: Row, outcome: Outcome) -> bool:
+    """A table in Markdown, without bars: each document in each way; "-" for what is not installed."""
+    print(f"\n| document | {'parsed by':28} | {'ms':>8} | longest gap, ms | loop's CPU, ms |")
+    print(f"|----------|{'-' * 30}|{'-' * 9}:|----------------:|---------------:|")
+    for document in DOCUMENTS:
+        for name, rounds in outcome.figures.items():
+            figures = [figure[document] for figure in rounds if document in figure]
+            columns = [number(median(column)) for column in zip(*figures, strict=True)] or ["-"] * 3
+            print("| {:8} | {:28} | {:>8} | {:>15} | {:>14} |".format(document, name, *columns))
+    print("""
+Text to tree and the tree dropped again, one call after the other. Gap: how long a task that wakes up every
+millisecond did not run, so that 1.1 is as good as none. CPU: of the event loop's thread, for a call.""")
+    for name, reason in outcome.failures.items():
+        line(name, "FAILED")
+        print(f"      {reason}")
+    return not outcome.failures
+
+
+SHOW = {"flat": show_flat, "json": show_trees}
+
+
 async def play(names: Sequence[str], rounds: int | None, placement: str) -> bool:
     passed = True
     for row in map(ROWS.__getitem__, names):
@@ -97,8 +119,8 @@ async def play(names: Sequence[str], rounds: int | None, placement: str) -> bool
         rough = " (rough: fewer than 5)" if count < LEAST_ROUNDS and row.rounds > 1 else ""
         print(f"\n{row.name}: {row.title}; {count} rounds{rough}")
         outcome = await play_row(row, count, placement)
-        if row.name == "flat":
-            passed &= show_flat(row, outcome)
+        if row.name in SHOW:
+            passed &= SHOW[row.name](row, outcome)
             continue
         show_figures(row, outcome)
         line("bar", "limit", "value", "", "least - most")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,7 +16,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from census import resident_mib
 from floor import Round
-from jobs import echo, echo_async, hold
+from jobs import count_records, echo, echo_async, hold
+from trees import Documents, TreeRound, rounds_of
 from trio_isolates import open_pool, open_worker, run
 
 HANDLERS: dict[str, Any] = {"sync": echo, "async": echo_async}
@@ -119,6 +121,24 @@ async def echo_bytes(mib: int, calls: int) -> AsyncIterator[Round]:
             return elapsed / calls * 1e3
 
         yield one_round
+
+
+@asynccontextmanager
+async def json_tree(documents: Documents) -> AsyncIterator[TreeRound]:
+    """Documents parsed in a worker, and the whole tree brought home."""
+    async with open_worker(json.loads) as worker:
+
+        async def way(text: str) -> int:
+            return len(await worker.call(text))
+
+        yield rounds_of(documents, way)
+
+
+@asynccontextmanager
+async def json_count(documents: Documents) -> AsyncIterator[TreeRound]:
+    """Documents parsed in a worker, and only the number of records brought home."""
+    async with open_worker(count_records) as worker:
+        yield rounds_of(documents, worker.call)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ to go through a thread, which costs more. Both peers use the forkserver.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections import deque
@@ -20,6 +21,7 @@ import trio_parallel
 
 from floor import Round
 from jobs import echo
+from trees import Documents, TreeRound, rounds_of
 
 FORKSERVER = trio_parallel.WorkerType.FORKSERVER
 
@@ -147,6 +149,17 @@ async def trio_parallel_bytes(mib: int, calls: int) -> AsyncIterator[Round]:
 
     async with trio_parallel.cache_scope(worker_type=FORKSERVER):
         yield one_round
+
+
+@asynccontextmanager
+async def trio_parallel_json(documents: Documents) -> AsyncIterator[TreeRound]:
+    """Documents parsed in a warm worker, and the whole tree brought home."""
+
+    async def way(text: str) -> int:
+        return len(await trio_parallel.run_sync(json.loads, text))
+
+    async with trio_parallel.cache_scope(worker_type=FORKSERVER):
+        yield rounds_of(documents, way)
 
 
 @asynccontextmanager

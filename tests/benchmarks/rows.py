@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from rounds import Bar, Contender, Row
 
 CALLS, CALLERS, ITEMS, STARTS, WAITING = 2000, 200, 100_000, 5, 100_000
+# By name: the size in bytes, and how many calls make a round.
+DOCUMENTS = {"1 KB": (1000, 1000), "100 KB": (100_000, 20), "2 MB": (2_000_000, 2), "20 MB": (20_000_000, 1)}
 # By name, so that nothing can be put off until the first use.
 OURS = "from trio_isolates import open_pool, open_worker, run"
 TP, PPE = "trio_parallel", "ProcessPoolExecutor"
@@ -161,4 +163,19 @@ FLAT = Row(
     rounds=1,
 )
 
-ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, MAP, START, BYTES, MEMORY, FLAT, IMPORT)}
+JSON = Row(
+    "json",
+    "when is a worker worth it? JSON text parsed in the loop, in a thread, in a worker",
+    "",
+    (
+        Contender("json.loads inline", "trees:inline", ("json", DOCUMENTS)),
+        Contender("orjson.loads inline", "trees:inline", ("orjson", DOCUMENTS)),
+        Contender("json.loads, trio.to_thread", "trees:thread", (DOCUMENTS,)),
+        Contender("json.loads, worker.call", "ours:json_tree", (DOCUMENTS,)),
+        Contender("len(json.loads), worker.call", "ours:json_count", (DOCUMENTS,)),
+        Contender(f"json.loads, {TP}", "peers:trio_parallel_json", (DOCUMENTS,)),
+    ),
+    (),
+)
+
+ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, MAP, START, BYTES, MEMORY, FLAT, IMPORT, JSON)}

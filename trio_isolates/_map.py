@@ -1,0 +1,178 @@
+"""Many items through a crew: all at once in chunks, or as a stream that is pulled as places free.
+
+This module knows in what order items go out and results come back. What serves them is the crew's affair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, final
+
+import outcome
+import trio
+
+from ._messages import CALL, CHUNK, RUN
+from ._supervisor import Crew
+
+_CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
+_CHUNK_GROWTH: Final = 32  # times; the first measurements are mostly overhead
+
+
+async def iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    elif isinstance(items, Iterable):
+        for item in items:
+            yield item
+    else:
+        raise TypeError(f"items must be an iterable or async iterable, not {items!r}")
+
+
+@final
+class Map:
+    """One `Pool.map`: the items are cut into chunks as they go out, by what the earlier ones took."""
+
+    def __init__(
+        self, crew: Crew, fn: Callable[[Any], Any] | None, items: list[Any], chunksize: int | Literal["auto"]
+    ) -> None:
+        self._crew = crew
+        self._fn = fn
+        self._items = items
+        self._results: list[Any] = [None] * len(items)
+        self._next = 0
+        self._chunksize = chunksize
+        self._size = 1
+        self._senders = max(2, 2 * crew.size)
+        self._error: Exception | None = None
+
+    async def run(self) -> list[Any]:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(self._senders, len(self._items))):
+                nursery.start_soon(self._send_chunks, nursery.cancel_scope)
+        if self._error is not None:
+            raise self._error
+        return self._results
+
+    @trio.lowlevel.enable_ki_protection
+    async def _send_chunks(self, scope: trio.CancelScope) -> None:
+        while (first := self._next) < len(self._items):
+            self._next = last = min(first + self._take_size(), len(self._items))
+            started = time.perf_counter()
+            try:
+                self._results[first:last] = await self._crew.call(CHUNK, (self._fn, self._items[first:last]))
+            except Exception as exc:
+                self._error = self._error or exc
+                scope.cancel()
+                return
+            self._learn(last - first, time.perf_counter() - started)
+
+    def _take_size(self) -> int:
+        if isinstance(self._chunksize, int):
+            return self._chunksize
+        left = len(self._items) - self._next
+        return max(1, min(self._size, -(-left // self._senders)))
+
+    def _learn(self, count: int, seconds: float) -> None:
+        fitting = int(count * _CHUNK_TIME / max(seconds, 1e-6))
+        self._size = max(1, min(fitting, _CHUNK_GROWTH * count))
+
+
+@final
+class _Results:
+    """The results of one `Pool.open_map`, an async iterator. Its laws: no more than `limit` items are
+    pulled and not given out, and each is given out once."""
+
+    def __init__(self, *, ordered: bool, limit: int, return_errors: bool) -> None:
+        self._ordered = ordered
+        self._return_errors = return_errors
+        self._ready: dict[int, outcome.Outcome[Any]] = {}
+        self._given = 0
+        self._pulled: int | None = None  # how many there were in all, once that is known
+        self._places = trio.Semaphore(limit)
+        self._changed = trio.Event()
+
+    async def take_place(self) -> None:
+        await self._places.acquire()
+
+    def put(self, index: int, result: outcome.Outcome[Any]) -> None:
+        self._ready[index] = result
+        self._changed.set()
+
+    def finish(self, count: int) -> None:
+        self._pulled = count
+        self._changed.set()
+
+    def __aiter__(self) -> _Results:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            index = self._given if self._ordered else next(iter(self._ready), -1)
+            if index in self._ready:
+                break
+            if self._given == self._pulled:
+                await trio.lowlevel.checkpoint()
+                raise StopAsyncIteration
+            self._changed = trio.Event()
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        result = self._ready.pop(index)
+        self._given += 1
+        self._places.release()
+        return result if self._return_errors else result.unwrap()
+
+
+@asynccontextmanager
+async def open_map(
+    crew: Crew,
+    items: Iterable[Any] | AsyncIterable[Any],
+    fn: Callable[[Any], Any] | None,
+    *,
+    ordered: bool,
+    max_pending: int,
+    return_errors: bool,
+    progress: Callable[[int, int | None], object] | None,
+) -> AsyncGenerator[AsyncIterator[Any], None]:
+    results = _Results(ordered=ordered, limit=max_pending, return_errors=return_errors)
+    total = len(items) if isinstance(items, Sized) else None
+    finished = 0
+
+    @trio.lowlevel.enable_ki_protection
+    async def call_one(index: int, item: Any) -> None:
+        nonlocal finished
+        kind, payload = (CALL, (item,)) if fn is None else (RUN, (fn, (item,)))
+        try:
+            result: outcome.Outcome[Any] = outcome.Value(await crew.call(kind, payload))
+        except Exception as exc:
+            result = outcome.Error(exc)
+        finished += 1
+        results.put(index, result)
+        if progress is not None:
+            progress(finished, total)
+
+    async def pull(nursery: trio.Nursery) -> None:
+        count = 0
+        try:
+            await results.take_place()
+            async for item in iterate(items):
+                nursery.start_soon(call_one, count, item)
+                count += 1
+                await results.take_place()
+        except Exception as exc:  # of the iterable: raised after the results of the items before it
+            results.put(count, outcome.Error(exc))
+            count += 1
+        results.finish(count)
+
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pull, nursery)
+        try:
+            yield results
+        except BaseException as exc:
+            error = exc
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
