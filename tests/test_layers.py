@@ -11,16 +11,16 @@ import pytest
 # `__init__` stands where the public API is complete: it may import everything, and what comes after it
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
-    _errors _messages _events                     words
-    _wire _pickling _exceptions _calls _restart   sans-IO
-    _memory _link                                 bytes between processes
-    _ports                                        the same on both sides
-    _worker                                       inside the isolate
-    _engine                                       starting one
-    _isolate                                      the parent's handle
-    _client _supervisor _handle                   one worker, many children
-    _run _pool _actor                             many workers
-    _json __init__ testing _pytest_plugin trace draw _cli __main__
+    _errors _messages                                          words
+    _wire _unsendable _pickling _exceptions _calls _restart    sans-IO
+    _memory _link                                              bytes that move
+    _interrupt _worker _environment _boot                      inside the isolate
+    _engine                                                    starting one
+    _options _isolate                                          the parent's handle of one
+    _client _supervisor                                        calls, and who serves them
+    _open_worker _run _map _pool                               the doors
+    __init__ testing _pytest_plugin                            what is built on them
+    _selection _documents _screen _demo _cli __main__          the command line
 """
 TABLE = [word for line in LAYERS.strip().splitlines() for word in line.strip().split("   ")[0].split()]
 FOLDER = Path(__file__).parent.parent / "trio_isolates"

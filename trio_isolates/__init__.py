@@ -48,6 +48,5 @@ __all__ = [
 ]
 
 # Tracebacks, reprs and pickles name things by the place where users find them.
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _name
+for _public in [globals()[name] for name in __all__]:
+    _public.__module__ = __name__

@@ -227,7 +227,7 @@ def _prepare_starts() -> None:
 
 def _open_standard() -> list[int]:
     """Descriptors 1 and 2, as far as they are open."""
-    fds = []
+    fds: list[int] = []
     for fd in (1, 2):
         try:
             os.fstat(fd)

@@ -7,27 +7,60 @@ of the stack. It does not know how a call comes in, nor how its answer goes out.
 
 from __future__ import annotations
 
+import dis
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any, Final, final
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Container
+from types import CodeType, FrameType
+from typing import Any, Final, TypeVar, final
 
 from ._errors import CallInterrupted
 from ._memory import Page
 from ._messages import CANCELLED, ERROR, VALUE
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 SIGNAL: Final = signal.SIGURG
 
-# Half-done imports, log records and messages cannot be taken up again: wait until they are through.
-_BUSY: Final = frozenset(
+# Frames that must not be left in the middle: a half-done import, log record or message cannot be
+# taken up again, and a lock that is half taken is never given back.
+_IMPORT: Final = frozenset(
     {"importlib", "importlib._bootstrap", "importlib._bootstrap_external"}
-    | {"_frozen_importlib", "_frozen_importlib_external", "threading", "logging"}
-    | {f"{__package__}.{name}" for name in ("_worker", "_link", "_pickling", "_exceptions", "_memory")}
+    | {"_frozen_importlib", "_frozen_importlib_external"}
 )
-_GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__"})
-_LOCK_GUARDS: Final = frozenset({"acquire", "release"})
-_WAITS: Final = frozenset({"wait", "join", "_wait_for_tstate_lock"})
+_OURS: Final = frozenset(
+    f"{__package__}.{name}"
+    for name in ("_boot", "_exceptions", "_interrupt", "_link", "_memory", "_pickling", "_worker")
+)
+_LOCKING: Final = frozenset({"logging", "threading"})
+_GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__", "enter_context"})
+
+_NOP: Final = dis.opmap["NOP"]
+_open: Final[set[CodeType]] = set()
+
+
+def interruptible(function: F) -> F:
+    """Decorate a function of this package that calls a handler, and may be left with it."""
+    _open.add(function.__code__)  # type: ignore[attr-defined]
+    return function
+
+
+def _waits() -> dict[CodeType, tuple[int, int]]:
+    """Return the functions of `threading` that wait, and the range of their bytecode that may be left.
+
+    Outside the first `try` of `Condition.wait` its lock is not held, or a waiter is left over.
+    """
+    first = dis.Bytecode(threading.Condition.wait).exception_entries[0]  # type: ignore[attr-defined]
+    waits = {threading.Condition.wait.__code__: (first.start, first.end)}
+    for name in ("join", "_wait_for_tstate_lock"):
+        if (function := getattr(threading.Thread, name, None)) is not None:
+            waits[function.__code__] = (0, sys.maxsize)
+    return waits
+
+
+_WAITS: Final = _waits()
 
 
 @final
@@ -35,48 +68,62 @@ class Interrupter:
     """Raises `CallInterrupted` in the function of the running call, if that call was cancelled.
 
     The law of the window: `running` is the call's id exactly while its function may be stopped;
-    the signal handler takes it back to 0 before it raises, so that it raises once and hits nothing
-    after. Only a function that has swallowed that one is raised in again, and then never in the
-    frame of `run` itself.
+    it is taken back to 0 before `CallInterrupted` is raised, so that this is raised once and hits
+    nothing after. Only a function that has swallowed that one is raised in again, and then never
+    in the frame of `run` itself.
     """
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        self._draining = False
+        self._busy = False  # in `drain` or the signal handler, which must not interrupt themselves
+        self._most = 64  # cancelled ids above which those that are over are swept out
+        self._armed: FrameType | None = None  # at whose next line to raise
+        self._was_tracing = False
+        self._tracer: Any = None  # the user's, meanwhile
+        self._local_tracer: Any = None
         self.cancelled: set[int] = set()
         self.running = 0
         self.active = 0  # as `running`, but kept until the call's answer is made
-        self.base: FrameType | None = None
         self.stop_async: Callable[[], Any] | None = None
 
-    def begin(self, ident: int) -> bool:
-        """Mark the call as begun; return False if the parent has cancelled it before, so that it must not run."""
-        if self._page.begin(ident):
-            self.drain()
-        if not self.cancelled:
-            return True
-        cancelled = ident in self.cancelled
-        for other in list(self.cancelled):  # a copy: the signal may add to it meanwhile
-            if other <= ident:
-                self.cancelled.discard(other)
-        return not cancelled
+    def begin(self, ident: int, unanswered: Container[int] = ()) -> bool:
+        """Mark the call as begun; return False if the parent has cancelled it before, so that it must not run.
 
-    def run(
-        self, ident: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[int, Any]:
-        """Call the function in a window in which it, and nothing else, can be interrupted.
+        unanswered: the calls that were begun before and may still be stopped.
+        """
+        if self._page.begin(ident):
+            self._busy = True
+            self._drain()
+            self._busy = False
+        cancelled = self.cancelled
+        if not cancelled:
+            return True
+        if len(cancelled) > self._most:
+            for other in list(cancelled):  # a copy: the signal may add to it meanwhile
+                if other < ident and other not in unanswered:
+                    cancelled.discard(other)
+            self._most = 64 + 2 * len(cancelled)
+        if ident not in cancelled:
+            return True
+        cancelled.discard(ident)
+        return False
+
+    def run(self, ident: int, call: Callable[[], Any]) -> tuple[int, Any]:
+        """Make the call in a window in which its function, and nothing else, can be interrupted.
 
         Returns VALUE, ERROR or CANCELLED and what goes with it. The signal may land at any bytecode
         of this method, too: hence two levels of try.
         """
-        self.base = sys._getframe()
+        # A defaultdict makes the call and keeps the value without a bytecode in between: a value
+        # that the function has returned is never lost to an interrupt that came too late.
+        kept: defaultdict[int, Any] = defaultdict(call)
         self.active = ident
         try:
             try:
                 self.running = ident
                 if ident in self.cancelled:
                     raise CallInterrupted
-                value = function(*args, **kwargs)
+                value = kept[ident]
                 self.running = 0
                 answer = VALUE, value
             except CallInterrupted:
@@ -86,80 +133,120 @@ class Interrupter:
                 answer = ERROR, exc
         except CallInterrupted:
             self.running = 0
-            answer = CANCELLED, None
+            answer = (VALUE, kept[ident]) if kept else (CANCELLED, None)
         self.active = 0
-        return answer
+        if self._was_tracing:
+            self._disarm()
+            sys.settrace(self._tracer)
+            self._was_tracing = False
+        if answer[0] == ERROR and ident in self.cancelled and _is_interrupt(answer[1]):
+            answer = CANCELLED, None
+        try:
+            return answer
+        finally:
+            del answer  # an exception holds this frame, which must not hold the exception
 
     def install(self) -> None:
         """Take the signal over. Must be called in the main thread."""
         signal.signal(SIGNAL, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
 
-    def drain(self) -> None:
-        """Take note of what the parent has cancelled; safe to be entered by the signal meanwhile."""
-        if self._draining:
-            return
-        self._draining = True
-        try:
-            self.cancelled.update(self._page.take_cancelled())
-        finally:
-            self._draining = False
+    def _drain(self) -> None:
+        """Take note of what the parent has cancelled."""
+        while idents := self._page.take_cancelled():
+            self.cancelled.update(idents)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self.drain()
-        if self.active not in self.cancelled or not self.active:
+        if self._busy:  # it will come again
             return
-        if self.stop_async is not None:
-            self.stop_async()
-        elif self.running:
-            if self._may_raise(frame):
+        self._busy = True
+        try:
+            self._drain()
+            if not self.active or self.active not in self.cancelled:
+                return
+            if self.stop_async is not None:
+                self.stop_async()
+            elif self._may_raise(frame):
+                self._disarm()
                 self.running = 0
                 raise CallInterrupted
-        elif frame is not self.base and self._is_inside(frame) and self._may_raise(frame) and not _cleaning_up():
-            raise CallInterrupted
-
-    def _is_inside(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            if frame is self.base:
-                return True
-            frame = frame.f_back
-        return False
+        finally:
+            self._busy = False
 
     def _may_raise(self, frame: FrameType | None) -> bool:
-        """Say whether the stack above `base` allows it; if a guard stands on it, arm its caller."""
-        if frame is None or _is_waiting(frame):
-            return True
-        while frame is not None and frame is not self.base:
-            name, module = frame.f_code.co_name, frame.f_globals.get("__name__")
-            if name in _GUARDS or (module == "threading" and name in _LOCK_GUARDS):
-                self._arm(frame.f_back)
-                return False
-            if module in _BUSY:
-                return False
+        """Say whether the stack of the call allows it. If not yet, see to it that it is raised once it does."""
+        if not self.running and (frame is None or frame.f_code is _BASE or _is_cleaning_up()):
+            return False
+        waits = frame is not None and _is_waiting(frame)
+        outermost: FrameType | None = None
+        while frame is not None and frame.f_code is not _BASE:
+            if _must_be_whole(frame, waits):
+                outermost = frame
             frame = frame.f_back
+        if frame is None:
+            return False
+        if outermost is not None:
+            self._arm(outermost.f_back)
+            return False
         return True
 
+    # Raising later: at a line, when the `with` statement knows what it has entered.
+
     def _arm(self, caller: FrameType | None) -> None:
-        """Raise at the next line of `caller`, when the `with` statement knows what it has entered."""
-        if caller is None or caller is self.base or not self._is_inside(caller):
+        """Raise at the next line of `caller`, or of its callers when it returns before."""
+        if caller is self._armed or caller is None or caller.f_code is _BASE:
             return
+        self._disarm()
+        if not self._was_tracing:
+            self._was_tracing = True
+            self._tracer = sys.gettrace()
+        self._armed, self._local_tracer = caller, caller.f_trace
         caller.f_trace = self._on_trace
-        sys.settrace(lambda *_: None)
+        sys.settrace(_ignore)
+
+    def _disarm(self) -> None:
+        frame, self._armed = self._armed, None
+        if frame is not None:
+            frame.f_trace = self._local_tracer
+            self._local_tracer = None
+            sys.settrace(None)
 
     def _on_trace(self, frame: FrameType, event: str, arg: object) -> Any:
-        frame.f_trace = None
-        sys.settrace(None)
-        if self.active and self.active in self.cancelled:
+        if event == "return":
+            self._disarm()
+            self._arm(frame.f_back)
+            return None
+        # A `try:` line is a NOP: whoever has entered something gives it back only from inside.
+        if event != "line" or frame.f_code.co_code[frame.f_lasti] == _NOP:
+            return self._on_trace
+        self._disarm()
+        if self.active in self.cancelled and (self.running or not _is_cleaning_up()):
             self.running = 0
             raise CallInterrupted
         return None
 
 
+_BASE: Final = Interrupter.run.__code__
+
+
+def _ignore(frame: FrameType, event: str, arg: object) -> None:
+    """A trace function that lets the functions called from here on run untraced."""
+
+
+def _must_be_whole(frame: FrameType, waits: bool) -> bool:
+    code, module = frame.f_code, frame.f_globals.get("__name__")
+    if module in _IMPORT or (module in _OURS and code not in _open):
+        return True
+    return not waits and (code.co_name in _GUARDS or module in _LOCKING)
+
+
 def _is_waiting(innermost: FrameType) -> bool:
     """True in a blocking wait of `threading`, which gives its locks back when it is left."""
-    return innermost.f_globals.get("__name__") == "threading" and innermost.f_code.co_name in _WAITS
+    start, end = _WAITS.get(innermost.f_code, (0, 0))
+    return start <= innermost.f_lasti < end
 
 
-def _cleaning_up() -> bool:
+def _is_cleaning_up() -> bool:
     """True if the code at this point handles an earlier interrupt."""
     exc = sys.exception()
     seen: set[int] = set()
@@ -169,3 +256,10 @@ def _cleaning_up() -> bool:
         seen.add(id(exc))
         exc = exc.__context__
     return False
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    """True for a group that holds nothing but interrupts, as task groups make it."""
+    if issubclass(type(exc), BaseExceptionGroup):
+        return all(map(_is_interrupt, exc.exceptions))  # type: ignore[attr-defined]
+    return issubclass(type(exc), CallInterrupted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, final
 
@@ -33,7 +33,7 @@ _paused = 0
 
 
 @contextmanager
-def _collector(policy: GcPolicy) -> Iterator[None]:
+def _collector(policy: GcPolicy) -> Generator[None, None, None]:
     """Hold the cyclic collector off while a large message is built; it would walk what is half made."""
     global _paused
     if policy == "leave" or not (gc.isenabled() or _paused):
@@ -80,7 +80,7 @@ class Isolate:
         self.teardown_error: BaseException | None = None
         self._engine = engine
         self._spec = self.codec.dumps(spec, "spec")
-        self._gc = gc_policy
+        self._gc: GcPolicy = gc_policy
         self._on_answer = on_answer
         self._on_death = on_death
         self._on_room = on_room
@@ -117,8 +117,9 @@ class Isolate:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    self._host = await nursery.start(self._engine.host, self.name)
-                    await self._live(self._host, nursery)
+                    host: Host = await nursery.start(self._engine.host, self.name)
+                    self._host = host
+                    await self._live(host, nursery)
         except BaseExceptionGroup as group:
             failure = _first(group)
         except (OSError, EOFError, EndedEarly) as exc:
@@ -258,10 +259,8 @@ class Isolate:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    leaf = group.exceptions[0]
+    return _first(leaf) if isinstance(leaf, BaseExceptionGroup) else leaf
 
 
 def _log(body: Chunk) -> None:

@@ -7,7 +7,7 @@ begun when it died comes back and goes to another. This module does not know wha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
@@ -362,14 +362,15 @@ class Crew:
 
 def _only(error: BaseException) -> BaseException:
     """Take a single exception out of the group that a nursery of ours has put around it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        leaves: tuple[BaseException, ...] = error.exceptions
+        return _only(leaves[0]) if len(leaves) == 1 else error
     return error
 
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
-async def open_crew(crew: Crew) -> AsyncIterator[Crew]:
+async def open_crew(crew: Crew) -> AsyncGenerator[Crew, None]:
     """Man the crew for the length of a block. What the block's body raises comes out as it is."""
     error: BaseException | None = None
     crew.make_client(1)  # what cannot be sent is said before anything is started

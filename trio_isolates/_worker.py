@@ -22,7 +22,7 @@ import trio
 
 from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
-from ._interrupt import Interrupter
+from ._interrupt import Interrupter, interruptible
 from ._link import BlockingLink, Link
 from ._messages import (
     BYE,
@@ -180,9 +180,13 @@ class Service:
         except UnsendableError as exc:  # too large; the definitions stay said
             return first + self.encode(ERROR, ident, exc)
 
-    def run_chunk(self, function: Callable[..., Any], items: list[Any]) -> list[Any]:
-        self.interrupter.base = sys._getframe()
-        return [function(item) for item in items]
+    @staticmethod
+    @interruptible
+    def run_chunk(function: Callable[..., Any], items: list[Any]) -> list[Any]:
+        results = []
+        for item in items:  # not a comprehension, which has a frame of its own in 3.11
+            results.append(function(item))  # noqa: PERF401
+        return results
 
 
 @final
@@ -248,7 +252,7 @@ class SyncServer:
             function = partial(self._call_async, kind, function)
         elif kind == CHUNK:
             function = partial(service.run_chunk, function)
-        answer, value = self._window.run(ident, partial(context.run, function), args, kwargs)
+        answer, value = self._window.run(ident, partial(context.run, function, *args, **kwargs))
         if answer == VALUE and inspect.iscoroutine(value):
             answer, value = ERROR, _not_async(function, value)
         return service.encode(answer, ident, value)
@@ -356,7 +360,7 @@ class AsyncServer:
 
     def _begin(self, nursery: trio.Nursery, frame: Frame) -> None:
         ident = frame[1]
-        if not self._service.interrupter.begin(ident):
+        if not self._service.interrupter.begin(ident, self._scopes):
             self._answer(encode(DROPPED, ident))
             return
         try:
@@ -410,7 +414,7 @@ class AsyncServer:
             return await function(*args, **kwargs)
         if kind == CHUNK:
             function = partial(self._service.run_chunk, function)
-        answer, value = self._service.interrupter.run(ident, function, args, kwargs)
+        answer, value = self._service.interrupter.run(ident, partial(function, *args, **kwargs))
         if answer == VALUE:
             return _checked(function, value)
         raise CallInterrupted if answer == CANCELLED else value

@@ -48,7 +48,7 @@ def hang_up(connection: Connection) -> None:
 async def a_function_run_alone() -> None:
     assert_type(await run(length, "x"), int)
     assert_type(await run(fetch, "x", 1), bytes)
-    assert_type(await run(operator.add, 1, 2, name="sum"), Any)
+    assert_type(await run(operator.truth, 1, name="truth"), bool)
     await run(length, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

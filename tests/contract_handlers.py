@@ -1,0 +1,235 @@
+"""What the contract suite has isolates do: nothing that takes a process, or that one process could not do twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NoReturn
+
+import trio
+from handlers import tell
+
+from trio_isolates import open_pool, run
+
+SENT: ContextVar[str] = ContextVar("SENT", default="unset")
+UNSENT: ContextVar[str] = ContextVar("UNSENT", default="unset")
+
+
+def add(a: int, b: int = 10) -> int:
+    return a + b
+
+
+async def add_async(a: int, b: int = 10) -> int:
+    await trio.lowlevel.checkpoint()
+    return a + b
+
+
+class Adder:
+    """Callable objects and methods of many kinds."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def __call__(self, a: int) -> int:
+        return self.base + a
+
+    def method(self, a: int) -> int:
+        return self.base + a
+
+
+class AsyncAdder(Adder):
+    async def __call__(self, a: int) -> int:  # type: ignore[override]
+        return await add_async(self.base, a)
+
+
+def with_state(state: list[Any], *args: Any) -> list[Any]:
+    """As a handler with a state that is a list: keep the arguments, return all that were kept."""
+    state.extend(args)
+    return state
+
+
+async def with_state_async(state: list[Any], *args: Any) -> list[Any]:
+    state.extend(args)
+    return state
+
+
+async def apply_with_state(state: Any, fn: Callable[..., Any], *args: Any) -> Any:
+    """As a handler whose calls share a state: whatever the test wants, with the state as first argument."""
+    result = fn(state, *args)
+    return await result if isinstance(result, Coroutine) else result
+
+
+def spoil(value: list[Any]) -> list[Any]:
+    """Change the argument, and return it."""
+    value.append("spoiled")
+    value[0]["deep"] = "spoiled"
+    return value
+
+
+def raise_deep(depth: int) -> NoReturn:
+    if depth:
+        raise_deep(depth - 1)
+    raise ZeroDivisionError("deep")
+
+
+def raise_this(error: BaseException) -> NoReturn:
+    raise error
+
+
+class CustomError(Exception):
+    """An exception with more than its text."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class Unheard(BaseException):
+    """An exception that `except Exception` does not stop."""
+
+
+class Boomerang:
+    """A value that fails where it is told to: "dumps" anywhere, or "loads" anywhere."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.when == "dumps":
+            raise ValueError("it does not want to leave")
+        return burst, ("it does not want to arrive",)
+
+
+def burst(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+# Taking turns with the test.
+
+
+async def wait_for_line(gate: Path) -> str:
+    """Wait until the test writes to this named pipe; return what it wrote."""
+    fd = os.open(gate, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        await trio.lowlevel.wait_readable(fd)
+        return os.read(fd, 65536).decode()
+    finally:
+        os.close(fd)
+
+
+async def tell_and_wait_for(fifo: Path, text: str, gate: Path) -> str:
+    tell(fifo, text)
+    return await wait_for_line(gate)
+
+
+async def tell_and_wait(fifo: Path, text: str = "begun") -> NoReturn:
+    """Tell the beginning and the end."""
+    tell(fifo, text)
+    try:
+        await trio.sleep_forever()
+    finally:
+        tell(fifo, f"{text} has ended")
+
+
+async def refuse_to_be_cancelled(fifo: Path) -> NoReturn:
+    tell(fifo, "begun")
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
+async def answer_when_cancelled(fifo: Path) -> str:
+    tell(fifo, "begun")
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        return "ended before that"
+
+
+async def fail_when_cancelled(fifo: Path) -> None:
+    tell(fifo, "begun")
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise CustomError(7)
+
+
+async def take_part(state: dict[str, int], parties: int) -> int:
+    """Return how many calls ran beside this one, at most; end when `parties` calls have begun or all that can have."""
+    state["now"] = state.get("now", 0) + 1
+    state["most"] = max(state.get("most", 0), state["now"])
+    with trio.move_on_after(0.05 if state["now"] < parties else 0):
+        await trio.sleep_forever()
+    state["now"] -= 1
+    return state["most"]
+
+
+# What stands around a handler.
+
+
+def set_in_init() -> None:
+    UNSENT.set("by init")
+
+
+async def swap_context(fifo: Path, gate: Path) -> tuple[str, str]:
+    """Return the context variables, and leave others behind."""
+    seen = SENT.get(), UNSENT.get()
+    await tell_and_wait_for(fifo, "begun", gate)
+    SENT.set("left behind")
+    UNSENT.set("left behind")
+    return seen
+
+
+def get_context() -> tuple[str, str]:
+    return SENT.get(), UNSENT.get()
+
+
+def make_state() -> list[Any]:
+    return ["made"]
+
+
+async def make_state_async() -> list[Any]:
+    await trio.lowlevel.checkpoint()
+    return ["made"]
+
+
+def init_1() -> None:
+    raise CustomError(1)
+
+
+def exit_3() -> NoReturn:
+    raise SystemExit(3)
+
+
+async def hang() -> NoReturn:
+    await trio.sleep_forever()
+
+
+class Teller:
+    """Writes a line each time that it is called, with what it is called with."""
+
+    def __init__(self, fifo: Path, text: str) -> None:
+        self.fifo, self.text = fifo, text
+
+    def __call__(self, *args: object) -> list[Any]:
+        tell(self.fifo, " ".join(map(str, (self.text, *args))))
+        return [self.text]
+
+
+class Hanger(Teller):
+    """Says that it begins, and never ends."""
+
+    async def __call__(self, *args: object) -> NoReturn:  # type: ignore[override]
+        super().__call__(*args)
+        await trio.sleep_forever()
+
+
+async def nested_sum(numbers: list[int]) -> tuple[int, list[int]]:
+    """A run and a pool inside of an isolate, and a run inside of a run."""
+    async with open_pool(add, workers=2) as pool:
+        return await run(run_sum, numbers), await pool.map(numbers)
+
+
+async def run_sum(numbers: list[int]) -> int:
+    return await run(sum, numbers)
