@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, final
 
+import outcome
 import pytest
+import trio
 from attrs import field, frozen
 
+from fifo import Fifo
 from trio_isolates import Pool, Worker
 from trio_isolates._engine import Engine, ProcessEngine, current_engine
 from trio_isolates.testing import InlineEngine
@@ -74,3 +78,85 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     token = current_engine.set(made.engine)
     yield made
     current_engine.reset(token)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    """What the isolate tells the test."""
+    fifo = Fifo(tmp_path / "fifo")
+    yield fifo
+    fifo.close()
+
+
+@final
+class Gate:
+    """Where calls wait for the test. The path is what goes to the isolate."""
+
+    def __init__(self, path: Path) -> None:
+        self._fifo = Fifo(path)
+        self.path = path
+
+    def let_pass(self, count: int = 1) -> None:
+        """Let so many calls go on: those that wait now, or come next."""
+        with self.path.open("wb") as file:
+            file.write(b"x" * count)
+
+    def close(self) -> None:
+        self._fifo.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.close()
+
+
+# What tests do with calls.
+
+
+async def cancel_when_begun(
+    fifo: Fifo, call: Callable[..., Awaitable[Any]], *args: Any
+) -> outcome.Outcome[Any] | None:
+    """Make a call, cancel it when its handler has begun; return its outcome, None for Cancelled."""
+
+    async def cancel() -> None:
+        assert await fifo.line() == "begun"
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel)
+        with trio.CancelScope() as scope:
+            return await capture(call, *args)
+    return None
+
+
+async def capture(call: Callable[..., Awaitable[Any]], *args: Any) -> outcome.Outcome[Any]:
+    try:
+        return outcome.Value(await call(*args))
+    except Exception as exc:
+        return outcome.Error(exc)
+
+
+class Kept:
+    """Calls made in the background, and what became of each."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.outcomes: list[outcome.Outcome[Any]] = []
+
+    def start(self, call: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        async def keep() -> None:
+            self.outcomes.append(await capture(call, *args))
+
+        self._nursery.start_soon(keep)
+
+    @property
+    def errors(self) -> list[BaseException]:
+        return [result.error for result in self.outcomes if isinstance(result, outcome.Error)]
+
+
+async def wait_until_noticed(worker: Worker[..., Any], pid: int | None) -> None:
+    """Wait until the isolate of that pid is known to be gone."""
+    while worker.pid == pid:
+        await trio.lowlevel.checkpoint()

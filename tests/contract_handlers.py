@@ -1,16 +1,17 @@
-"""What the contract suite has isolates do: nothing that takes a process, or that one process could not do twice."""
+"""What the contract suite has isolates do. It stands in a module so that isolates can import it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
 import trio
-from handlers import tell
 
+from handlers import tell
 from trio_isolates import open_pool, run
 
 SENT: ContextVar[str] = ContextVar("SENT", default="unset")
@@ -24,6 +25,21 @@ def add(a: int, b: int = 10) -> int:
 async def add_async(a: int, b: int = 10) -> int:
     await trio.lowlevel.checkpoint()
     return a + b
+
+
+_marks: list[str] = []
+
+
+def mark(text: str) -> None:
+    _marks.append(text)
+
+
+def get_marks() -> list[str]:
+    return _marks[:]
+
+
+def make_closure(base: int) -> Callable[[int], int]:
+    return lambda a: base + a
 
 
 class Adder:
@@ -82,8 +98,11 @@ class CustomError(Exception):
     """An exception with more than its text."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"code {code}")
+        super().__init__(code)
         self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
 
 
 class Unheard(BaseException):
@@ -109,34 +128,47 @@ def burst(text: str) -> NoReturn:
 # Taking turns with the test.
 
 
-async def wait_for_line(gate: Path) -> str:
-    """Wait until the test writes to this named pipe; return what it wrote."""
+async def wait_for_word(gate: Path) -> str:
+    """Wait until the test writes a byte to this named pipe, and take it: it lets one caller pass."""
     fd = os.open(gate, os.O_RDWR | os.O_NONBLOCK)
     try:
-        await trio.lowlevel.wait_readable(fd)
-        return os.read(fd, 65536).decode()
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            with suppress(BlockingIOError):  # another one was faster
+                return os.read(fd, 1).decode()
     finally:
         os.close(fd)
 
 
 async def tell_and_wait_for(fifo: Path, text: str, gate: Path) -> str:
     tell(fifo, text)
-    return await wait_for_line(gate)
+    return await wait_for_word(gate)
 
 
-async def tell_and_wait(fifo: Path, text: str = "begun") -> NoReturn:
-    """Tell the beginning and the end."""
-    tell(fifo, text)
+async def tell_and_wait(fifo: Path, marker: Path | None = None) -> NoReturn:
+    """Never end by itself. The clean-up takes a while, and leaves a file behind."""
+    tell(fifo, "begun")
     try:
         await trio.sleep_forever()
     finally:
-        tell(fifo, f"{text} has ended")
+        with trio.CancelScope(shield=True):
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+        if marker is not None:
+            marker.touch()
 
 
 async def refuse_to_be_cancelled(fifo: Path) -> NoReturn:
     tell(fifo, "begun")
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
+
+
+async def finish_first(fifo: Path, gate: Path) -> str:
+    tell(fifo, "begun")
+    with trio.CancelScope(shield=True):
+        await wait_for_word(gate)
+    return "finished"
 
 
 async def answer_when_cancelled(fifo: Path) -> str:
@@ -155,12 +187,11 @@ async def fail_when_cancelled(fifo: Path) -> None:
         raise CustomError(7)
 
 
-async def take_part(state: dict[str, int], parties: int) -> int:
-    """Return how many calls ran beside this one, at most; end when `parties` calls have begun or all that can have."""
+async def take_part(state: dict[str, int], fifo: Path, gate: Path) -> int:
+    """Take part in what runs at the same time; return how many did, at most."""
     state["now"] = state.get("now", 0) + 1
     state["most"] = max(state.get("most", 0), state["now"])
-    with trio.move_on_after(0.05 if state["now"] < parties else 0):
-        await trio.sleep_forever()
+    await tell_and_wait_for(fifo, "begun", gate)
     state["now"] -= 1
     return state["most"]
 
@@ -196,6 +227,18 @@ async def make_state_async() -> list[Any]:
 
 def init_1() -> None:
     raise CustomError(1)
+
+
+class FailLater:
+    """Succeeds the first time, and never again."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __call__(self) -> None:
+        if self.marker.exists():
+            raise CustomError(2)
+        self.marker.touch()
 
 
 def exit_3() -> NoReturn:

@@ -10,15 +10,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import handlers
 import psutil
 import trio
 
-TESTS = Path(__file__).parent
+import trio_isolates
+
+FOLDERS = [str(Path(handlers.__file__).parent), str(Path(trio_isolates.__file__).parent.parent)]
 
 
 def environment() -> dict[str, str]:
     """The environment of a program that imports what the tests import."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS), "PYTHONUNBUFFERED": "1"}
 
 
 class Program:

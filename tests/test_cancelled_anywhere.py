@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ async def cancel_everywhere(block: Callable[[], Awaitable[None]], check: Callabl
         step += 1
         completed = await cancel_at(step, block)
         await check()
-    assert step > 3  # else nothing was cancelled
+    assert step > 1  # else nothing was cancelled
 
 
 async def open_and_close(handler: Callable[..., Any]) -> None:
@@ -90,8 +91,12 @@ async def map_in_a_pool(handler: Callable[..., Any]) -> None:
 
 
 async def close_first(handler: Callable[..., Any]) -> None:
+    async def call() -> None:
+        with suppress(trio.ClosedResourceError):  # stopped by the closing, if that is cancelled
+            await worker.call(handlers.echo, 1)
+
     async with open_worker(handler) as worker, trio.open_nursery() as nursery:
-        nursery.start_soon(worker.call, handlers.echo, 1)
+        nursery.start_soon(call)
         await trio.lowlevel.checkpoint()
         worker.close()
         await worker.aclose()

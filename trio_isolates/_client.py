@@ -180,11 +180,9 @@ class Client:
 
     def abort(self, call: _Call) -> trio.lowlevel.Abort:
         """The caller was cancelled: it is let go at once only if its call certainly never begins."""
-        if not self.isolate.host.page.cancel(call.ident):
+        if not self._ask_to_stop(call):
             call.is_settled = True
             self._counts.cancelled += 1
-            if self.isolate.mode == "async":
-                self.isolate.send(CANCEL, call.ident, [b""])
             return trio.lowlevel.Abort.SUCCEEDED
         if call.raise_cancel is not None:
             # Raised once by now, so that Trio can tell a second Ctrl-C from the one that came here.
@@ -197,29 +195,44 @@ class Client:
         self._nursery.start_soon(self._stop, call, self._options.cancel_grace)
         return trio.lowlevel.Abort.FAILED
 
+    @property
+    def _may_interrupt(self) -> bool:
+        return self._options.on_cancel == "interrupt" or self.isolate.mode == "async"
+
+    def _ask_to_stop(self, call: _Call) -> bool:
+        """Have the isolate stop a call; return False if it has not begun it, and now never will."""
+        begun = self.isolate.host.page.cancel(call.ident)
+        if self.isolate.mode == "async":
+            self.isolate.send(CANCEL, call.ident, [b""])
+        if begun and self._may_interrupt:
+            self.isolate.host.interrupt()
+        return begun
+
     @trio.lowlevel.enable_ki_protection
     async def _stop(self, call: _Call, grace: float) -> None:
-        """Stop a call that has begun: ask, and after `grace` seconds kill."""
+        """See that a call ends that was asked to stop: ask again and again, after `grace` seconds kill."""
         if call.is_settled or call.settled is not None:
             return
         call.settled = trio.Event()
-        is_sync = self.isolate.mode == "sync"
-        if not (is_sync and self._options.on_cancel == "kill"):
-            if not is_sync:
-                self.isolate.send(CANCEL, call.ident, [b""])
+        if self._may_interrupt:
             with trio.move_on_after(grace):
-                await self._interrupt_until(call.settled)
+                await self._interrupt_until(call, call.settled)
         if not call.settled.is_set():
             self.is_ours = True
             self.isolate.kill()
 
-    async def _interrupt_until(self, settled: trio.Event) -> None:
+    async def _interrupt_until(self, call: _Call, settled: trio.Event) -> None:
         wait = _FIRST_REPEAT
         while not settled.is_set() and not _ctrl_c_waits():
-            self.isolate.host.interrupt()
             with trio.move_on_after(wait):
                 await settled.wait()
+            if settled.is_set():
+                return
             wait = min(2 * wait, _LAST_REPEAT)
+            if self.isolate.host.page.cancel(call.ident):
+                self.isolate.host.interrupt()
+            elif call.raise_cancel is not None:  # the page was full before; this call never begins
+                self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
 
     async def stop_calls(self, grace: float) -> None:
         """Stop every call, side by side, within `grace` seconds; then kill. Their callers see it closed."""
@@ -227,7 +240,7 @@ class Client:
             for call in self._calls:
                 if call.raise_cancel is not None:
                     nursery.start_soon(self._wait_settled, call, grace)
-                elif self.isolate.host.page.cancel(call.ident):
+                elif self._ask_to_stop(call):
                     call.raise_cancel = _raise_closed
                     nursery.start_soon(self._stop, call, grace)
                 else:
@@ -261,6 +274,8 @@ class Client:
         for call in unbegun:
             if not call.is_settled:
                 call.is_settled = True
+                if call.settled is not None:
+                    call.settled.set()
                 trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun()))
         self.load = 0
         self._on_death(self)

@@ -107,13 +107,13 @@ def find_documents(paths: Iterable[str]) -> Found:
     are not followed. A file is the same file under another name, too (a link, `./` in front).
     """
     documents: dict[object, Document] = {}
-    problems: list[Problem] = []
+    problems: dict[Problem, None] = {}
     repeated: dict[object, str] = {}
     for path in paths:
         spelled = set()  # a pattern may match a folder and its files: the user named them once
         for key, found in _expand(path):
             if isinstance(found, Problem):
-                problems.append(found)
+                problems[found] = None
             elif key not in documents:
                 documents[key] = found
             elif found.name not in spelled:
@@ -127,47 +127,43 @@ _Finding = tuple[object, Document | Problem]
 
 def _expand(path: str) -> Iterator[_Finding]:
     if path == STDIN:
-        yield STDIN, Document(STDIN, piped=True)
+        closed = Problem(STDIN, "standard input is closed")
+        yield STDIN, Document(STDIN, piped=True) if sys.stdin is not None else closed
     elif not os.path.lexists(path) and re.search(r"[*?\[]", path):
         matches = sorted(glob.iglob(path, recursive=True))
-        for match in matches:
-            yield from _named(match)
-        if not matches:
-            yield None, Problem(path, "no file matches this pattern")
+        findings = [_unasked(finding) for match in matches for finding in _look(match)]
+        yield from findings or [(None, Problem(path, "no document matches this pattern"))]
     else:
-        yield from _named(path)
+        findings = list(_look(path))
+        yield from findings or [(None, Problem(path, "no *.json or *.json.gz file in this folder"))]
 
 
-def _named(path: str) -> Iterator[_Finding]:
+def _look(path: str) -> Iterator[_Finding]:
     try:
         status = os.stat(path)
     except OSError as error:
         yield None, Problem(path, why_unreadable(path, error))
         return
     if stat.S_ISDIR(status.st_mode):
-        yield from _inside(path)
+        yield from _walk(path)
     else:
         piped = not stat.S_ISREG(status.st_mode)
         yield (status.st_dev, status.st_ino), Document(path, piped=piped)
 
 
-def _inside(folder: str) -> Iterator[_Finding]:
+def _walk(folder: str) -> Iterator[_Finding]:
     unreadable: list[OSError] = []
-    empty = True
     for root, folders, files in os.walk(folder, onerror=unreadable.append):
         folders.sort()
         for name in sorted(files):
             if name.lower().endswith(_SUFFIXES):
-                empty = False
-                yield from map(_regular, _named(os.path.join(root, name)))
+                yield from map(_unasked, _look(os.path.join(root, name)))
     for error in unreadable:
         yield None, Problem(os.fsdecode(error.filename), why_unreadable(error.filename, error))
-    if empty and not unreadable:
-        yield None, Problem(folder, "no *.json or *.json.gz file in this folder")
 
 
-def _regular(finding: _Finding) -> _Finding:
-    # Nobody asked for this FIFO or device by name, and reading it might wait for ever.
+def _unasked(finding: _Finding) -> _Finding:
+    # Nobody asked for this FIFO or device by its name, and reading it might wait for ever.
     key, found = finding
     if isinstance(found, Document) and found.piped:
         return None, Problem(found.name, "not a regular file; name it to read it")

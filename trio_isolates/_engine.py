@@ -16,6 +16,7 @@ import pickle
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib import import_module
@@ -273,15 +274,13 @@ class ProcessEngine:
             job = _Job(self._worker_type, fds)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(job.run)
-                hello = await _receive_hello(side, job)
+                hello = await _receive_hello(side, job, stack)
                 if hello is None:
                     nursery.cancel_scope.cancel()
                 else:
                     theirs.close()
                     their_side.close()
                     pid, pidfd = hello
-                    if pidfd >= 0:
-                        stack.callback(os.close, pidfd)
                     started = _Started(pid, pipe, page, pidfd, job.scope.cancel)
                     task_status.started(started)
                     await started.watch(job)
@@ -319,7 +318,10 @@ class _Job:
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:
             self.exitcode = next((p.exitcode for p in exc.args if hasattr(p, "exitcode")), None)
-            # Not the exception itself: its traceback and its process hold pipes open until a collection.
+            # Not the exception itself: its frames and its process hold pipes open, until a collection or
+            # until Trio's thread has let go of it.
+            traceback.clear_frames(exc.__traceback__)
+            exc.with_traceback(None).args = ()
             self.failure = EndedEarly(self.exitcode)
         except (OSError, EOFError) as exc:
             self.failure = exc.with_traceback(None)
@@ -335,8 +337,10 @@ class _Job:
                 process.join(0)
 
 
-async def _receive_hello(side: socket.socket, job: _Job) -> tuple[int, int] | None:
-    """Wait for the process to say its pid and hand over its pidfd; None if it ended before."""
+async def _receive_hello(
+    side: socket.socket, job: _Job, stack: contextlib.ExitStack
+) -> tuple[int, int] | None:
+    """Wait for the process to say its pid and hand over its pidfd, which the stack closes; None if it ended before."""
     side.setblocking(False)
     hello: tuple[int, int] | None = None
     async with trio.open_nursery() as nursery:
@@ -351,6 +355,8 @@ async def _receive_hello(side: socket.socket, job: _Job) -> tuple[int, int] | No
             await trio.lowlevel.wait_readable(side)
             with contextlib.suppress(BlockingIOError):
                 data, fds = receive_fds(side, 64)
+                for fd in fds:  # at once: a cancellation may come out of the nursery below
+                    stack.callback(os.close, fd)
                 if not data:
                     await job.ended.wait()
                 hello = int(data), fds[0] if fds else -1

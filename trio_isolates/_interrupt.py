@@ -8,10 +8,10 @@ of the stack. It does not know how a call comes in, nor how its answer goes out.
 from __future__ import annotations
 
 import dis
+import operator
 import signal
 import sys
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Container
 from types import CodeType, FrameType
 from typing import Any, Final, TypeVar, final
@@ -43,7 +43,7 @@ _open: Final[set[CodeType]] = set()
 
 def interruptible(function: F) -> F:
     """Decorate a function of this package that calls a handler, and may be left with it."""
-    _open.add(function.__code__)  # type: ignore[attr-defined]
+    _open.add(function.__code__)
     return function
 
 
@@ -52,8 +52,8 @@ def _waits() -> dict[CodeType, tuple[int, int]]:
 
     Outside the first `try` of `Condition.wait` its lock is not held, or a waiter is left over.
     """
-    first = dis.Bytecode(threading.Condition.wait).exception_entries[0]  # type: ignore[attr-defined]
-    waits = {threading.Condition.wait.__code__: (first.start, first.end)}
+    first: Any = dis.Bytecode(threading.Condition.wait).exception_entries[0]  # type: ignore[attr-defined]
+    waits: dict[CodeType, tuple[int, int]] = {threading.Condition.wait.__code__: (first.start, first.end)}
     for name in ("join", "_wait_for_tstate_lock"):
         if (function := getattr(threading.Thread, name, None)) is not None:
             waits[function.__code__] = (0, sys.maxsize)
@@ -61,6 +61,19 @@ def _waits() -> dict[CodeType, tuple[int, int]]:
 
 
 _WAITS: Final = _waits()
+
+
+class _Calling:
+    """`_Calling[f]` is `f()`, but no signal is looked at between its return and the next bytecode.
+
+    After a call there is: a value that the function has returned would be lost to an interrupt
+    that came too late to stop it.
+    """
+
+    __class_getitem__ = operator.call
+
+
+_Call: Final[Any] = _Calling
 
 
 @final
@@ -87,7 +100,7 @@ class Interrupter:
         self.stop_async: Callable[[], Any] | None = None
 
     def begin(self, ident: int, unanswered: Container[int] = ()) -> bool:
-        """Mark the call as begun; return False if the parent has cancelled it before, so that it must not run.
+        """Mark the call as begun; return False if the parent has cancelled it, so that it must not run.
 
         unanswered: the calls that were begun before and may still be stopped.
         """
@@ -114,16 +127,13 @@ class Interrupter:
         Returns VALUE, ERROR or CANCELLED and what goes with it. The signal may land at any bytecode
         of this method, too: hence two levels of try.
         """
-        # A defaultdict makes the call and keeps the value without a bytecode in between: a value
-        # that the function has returned is never lost to an interrupt that came too late.
-        kept: defaultdict[int, Any] = defaultdict(call)
         self.active = ident
         try:
             try:
                 self.running = ident
                 if ident in self.cancelled:
                     raise CallInterrupted
-                value = kept[ident]
+                value = _Call[call]
                 self.running = 0
                 answer = VALUE, value
             except CallInterrupted:
@@ -133,7 +143,7 @@ class Interrupter:
                 answer = ERROR, exc
         except CallInterrupted:
             self.running = 0
-            answer = (VALUE, kept[ident]) if kept else (CANCELLED, None)
+            answer = CANCELLED, None
         self.active = 0
         if self._was_tracing:
             self._disarm()
@@ -174,7 +184,7 @@ class Interrupter:
             self._busy = False
 
     def _may_raise(self, frame: FrameType | None) -> bool:
-        """Say whether the stack of the call allows it. If not yet, see to it that it is raised once it does."""
+        """Say whether the call's stack allows it. If not yet, see to it that it is raised once it does."""
         if not self.running and (frame is None or frame.f_code is _BASE or _is_cleaning_up()):
             return False
         waits = frame is not None and _is_waiting(frame)

@@ -79,7 +79,7 @@ class Isolate:
         self.was_told_to_end = False
         self.teardown_error: BaseException | None = None
         self._engine = engine
-        self._spec = self.codec.dumps(spec, "spec")
+        self._spec = self.codec.dumps(spec, "")
         self._gc: GcPolicy = gc_policy
         self._on_answer = on_answer
         self._on_death = on_death
@@ -127,11 +127,13 @@ class Isolate:
         finally:
             if not isinstance(failure, EndedEarly):
                 self.cause = self.cause or failure
-            if self.death is None:
-                self.death = Death(self.pid, failure.exitcode if isinstance(failure, EndedEarly) else None)
-                self._on_death()
-            self._settled.set()
-            self._gone.set()
+            try:
+                if self.death is None:
+                    self.death = Death(self.pid, failure.exitcode if isinstance(failure, EndedEarly) else None)
+                    self._on_death()
+            finally:
+                self._settled.set()
+                self._gone.set()
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, Literal, final
 
 import outcome
@@ -157,10 +157,11 @@ async def open_map(
         count = 0
         try:
             await results.take_place()
-            async for item in iterate(items):
-                nursery.start_soon(call_one, count, item)
-                count += 1
-                await results.take_place()
+            async with aclosing(iterate(items)) as pulled:
+                async for item in pulled:
+                    nursery.start_soon(call_one, count, item)
+                    count += 1
+                    await results.take_place()
         except Exception as exc:  # of the iterable: raised after the results of the items before it
             results.put(count, outcome.Error(exc))
             count += 1

@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Final, final
 
 RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked; pages untouched cost nothing
@@ -28,14 +29,32 @@ def _memory_file(name: str) -> int:
     return fd
 
 
+def _make_fence() -> Callable[[], None]:
+    """Return a function: what was written before its call is seen by others before what is done after it.
+
+    Nobody else holds the lock. To give it back and take it again is a fence on every processor; to
+    take it once is not on ARM.
+    """
+    lock = threading.Lock()
+    acquire, release = lock.acquire, lock.release
+
+    def fence() -> None:
+        acquire()
+        release()
+        acquire()
+        release()
+
+    return fence
+
+
 @final
 class Page:
     """One page of memory with a writer for each of its words, so that it needs no lock.
 
     The parent asks "has it begun?" after it has written "cancelled", and the isolate asks
     "is it cancelled?" after it has written "begun": whichever comes second sees the other, so a
-    call never counts as never begun and runs all the same. A lock that nobody else holds stands
-    between the two steps on both sides, for the memory fence in it.
+    call never counts as never begun and runs all the same. A fence stands between the two steps
+    on both sides.
     """
 
     def __init__(self, memory: bytearray | mmap.mmap, fd: int = -1) -> None:
@@ -44,9 +63,11 @@ class Page:
         self._view = memoryview(memory)
         self._words = self._view[:_TAIL_AT].cast("Q")
         self._tail = self._view[_TAIL_AT:PAGE_SIZE]
-        self._fence = threading.Lock()
+        self._fence = _make_fence()
+        self._fence_taking = _make_fence()  # the signal may come while `begin` holds the other's lock
         self._seen = 0
         self._pushed = 0
+        self._begun_at_close: int | None = None
 
     @classmethod
     def local(cls) -> Page:
@@ -79,7 +100,8 @@ class Page:
         return page, beside
 
     def close(self) -> None:
-        """Let go of the memory and the descriptor."""
+        """Let go of the memory and the descriptor; `begun` stays as it is."""
+        self._begun_at_close = self.begun
         self._words.release()
         self._tail.release()
         self._view.release()
@@ -95,16 +117,19 @@ class Page:
         """Mark the call as begun; return True if there are cancellations that nobody has taken."""
         words = self._words
         words[_BEGUN] = ident
-        with self._fence:
-            return words[_CANCELLED] != self._seen
+        self._fence()
+        return words[_CANCELLED] != self._seen
 
     def take_cancelled(self) -> list[int]:
         """Return the ids that were cancelled since the last time."""
         words = self._words
         first, last = self._seen, words[_CANCELLED]
-        self._seen = last
+        if first == last:
+            return []
+        self._fence_taking()
         idents = [words[_FIRST + i % RING] for i in range(first, last)]
-        words[_SEEN] = last
+        self._fence_taking()
+        self._seen = words[_SEEN] = last
         return idents
 
     def write_stderr(self, data: bytes | memoryview) -> None:
@@ -121,21 +146,23 @@ class Page:
     @property
     def begun(self) -> int:
         """The id of the last call that the isolate has begun; 0 before the first."""
-        return self._words[_BEGUN]
+        return self._words[_BEGUN] if self._begun_at_close is None else self._begun_at_close
 
     def cancel(self, ident: int) -> bool:
         """Tell the isolate that the call is cancelled; return True if it has begun, or may have.
 
-        False is certain: the call has not begun, and never will.
+        False is certain: the call has not begun, and never will. True may also mean that there
+        was no room to tell: ask again.
         """
         words = self._words
         if self._pushed - words[_SEEN] >= RING:
             return True
         words[_FIRST + self._pushed % RING] = ident
         self._pushed += 1
+        self._fence()
         words[_CANCELLED] = self._pushed
-        with self._fence:
-            return words[_BEGUN] >= ident
+        self._fence()
+        return words[_BEGUN] >= ident
 
     def stderr_tail(self) -> str:
         """Return the end of what the isolate wrote to stderr, at most 64 KiB."""

@@ -4,8 +4,8 @@ A `Codec` is one end of a link. It remembers which classes and functions both en
 those which cannot be imported by name (the ones of `__main__` above all) cross once and keep their
 identity. It does not know what a message means, and how bytes travel.
 
-The law: a class or function that came from the other end goes back as the number it came under;
-so its owner finds its own object again, and nothing at home is ever written to.
+The law: what came from the other end under a number goes back under that number; so its owner
+finds its own object again, and nothing at home is ever written to.
 """
 
 from __future__ import annotations
@@ -17,21 +17,38 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, Final, Literal, TypeAlias, final
 
-from cloudpickle import cloudpickle
+import trio
 
-from ._errors import CallInterrupted, UnsendableError
+from ._by_value import (
+    REDUCERS,
+    CachedFunction,
+    find_context_var as find_context_var,
+    find_place,
+    is_held,
+    is_importable,
+    reduce_builtin,
+    reduce_cached_function,
+    reduce_class,
+    reduce_context_var,
+    reduce_function,
+)
+from ._errors import CallInterrupted, ProtocolError, UnsendableError
 from ._messages import Chunk
-from ._unsendable import locate, type_name
+from ._unsendable import try_str, type_name, unsendable
+from ._wire import MAX_BUFFERS, MAX_MESSAGE_SIZE, body_size
 
-Pickled: TypeAlias = tuple[list[Chunk], list[memoryview], list[tuple[int, bytes]]]
+Definition: TypeAlias = tuple[int, bytes]
+Member: TypeAlias = tuple[int, Any, tuple[str, str] | None]  # number, object, module and name of the global
+Pickled: TypeAlias = tuple[list[Chunk], list[memoryview], list[Definition]]
 """A message: the pickle in chunks, the buffers beside it, the definitions that must go before it."""
 
 _IN_BAND: Final = 4096  # bytes below which a buffer is cheaper inside the pickle
-_COUNT: Final = struct.Struct("<I")
+_SHORT: Final = 1024  # bytes of a pickle above which a new pickler is cheaper than one with a large memo
+_NUMBERS: Final = struct.Struct("<Q")
 _MISSING: Final = object()
 
 
@@ -55,99 +72,35 @@ def _ref(number: int) -> Any:
     return _codec().find(number)
 
 
-def _namespace(module: str, name: str | None, package: str | None) -> dict[str, Any]:
-    namespace = _codec().namespace(module)
-    namespace.setdefault("__name__", name)
-    namespace.setdefault("__package__", package)
+def _namespace(module: str | None, own: dict[str, Any]) -> dict[str, Any]:
+    """Return the globals for functions of that module; None stands for those of no module, which are new."""
+    namespace = {} if module is None else _codec().namespace(module)
+    for name, value in own.items():
+        namespace.setdefault(name, value)
     return namespace
 
 
-def _set_function(function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """As cloudpickle's, but a global is set when it first arrives and never overwritten."""
-    _, slots = state
-    for name, value in slots["__globals__"].items():
-        function.__globals__.setdefault(name, value)
-    slots["__globals__"] = {}
-    cloudpickle._function_setstate(function, state)
+def _imported_context_var(module: str, name: str) -> Any:
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
-def _context_var(module: str, attribute: str, name: str, default: Any) -> ContextVar[Any]:
-    if module != "__main__":
-        try:
-            found = operator.attrgetter(attribute)(importlib.import_module(module))
-        except (ImportError, AttributeError):
-            pass
-        else:
-            if isinstance(found, ContextVar):
-                return found
-    namespace = _codec().namespace(module)
-    known = namespace.get(attribute)
-    if not isinstance(known, ContextVar):
-        known = ContextVar(name) if default is _NO_DEFAULT else ContextVar(name, default=default)
-        namespace[attribute] = known
-    return known
-
-
-_NO_DEFAULT: Final = "trio_isolates: no default"
-
-
-def find_context_var(var: ContextVar[Any]) -> tuple[str, str] | None:
-    """Return the module and the name under which a module-level context variable is found, or None."""
-    for module_name, module in list(sys.modules.items()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if value is var:
-                return module_name, name
-    return None
-
-
-def _reduce_context_var(var: ContextVar[Any]) -> tuple[Any, ...]:
-    place = find_context_var(var)
-    if place is None:
-        raise TypeError(f"{var!r} is not the value of a module-level name, so the other side could not find it")
-    default = Context().run(var.get, _NO_DEFAULT)
-    return _context_var, (*place, var.name, default)
+def _context_var(module: str, attribute: str, name: str, default: tuple[Any, ...]) -> ContextVar[Any]:
+    known = _codec().namespace(module).get(attribute)
+    if isinstance(known, ContextVar):
+        return known
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)
 
 
 class _Namespace:
-    """Stands for a function's globals: the other end has its own of that module."""
+    """Stands for the globals of functions: a module has one dict at the other end for its whole life."""
 
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
+    def __init__(self, names: dict[str, Any], module: str | None) -> None:
+        self.names = names  # and so kept alive, as it is known by its id
+        self._module = module
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = self._function.__globals__
-        return _namespace, (self._function.__module__ or "?", names.get("__name__"), names.get("__package__"))
-
-
-def _reduce_class(cls: type) -> tuple[Any, ...]:
-    """As cloudpickle's, without its process-wide table of classes, and with slots that survive."""
-    if type(cls).__module__.partition(".")[0] == "msgspec":
-        raise TypeError(f"the msgspec.Struct {cls.__qualname__!r} can only be sent if an importable module defines it")
-    make, args, state, *rest = cloudpickle._dynamic_class_reduce(cls)
-    args = (*args[:-2], None, None)  # the last two: the tracker id, and extra
-    if make is cloudpickle._make_skeleton_class:
-        extra = {"__qualname__": cls.__qualname__}
-        names, slot_state = state
-        if "__slots__" in names:
-            slots = names.pop("__slots__")
-            slots = (slots,) if isinstance(slots, str) else tuple(slots)
-            extra["__slots__"] = slots
-            for slot in slots:
-                if slot.startswith("__") and not slot.endswith("__"):
-                    names.pop(f"_{cls.__name__.lstrip('_')}{slot}", None)
-            state = names, slot_state
-        args = (*args[:3], {**args[3], **extra}, *args[4:])
-    return make, args, state, *rest
-
-
-def _is_numbered(obj: Any) -> bool:
-    """True for classes, and functions that a module holds: they live as long as their module does."""
-    if not isinstance(obj, FunctionType):
-        return True
-    found = sys.modules.get(obj.__module__ or "")
-    for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)  # type: ignore[assignment]
-    return found is obj
+        own = {name: self.names[name] for name in ("__name__", "__package__") if name in self.names}
+        return _namespace, (self._module, own)
 
 
 class _Sink:
@@ -157,18 +110,22 @@ class _Sink:
         self.write = write
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class _Pickler(pickle.Pickler):
     """group: the objects defined in place so far if this writes a definition, else None."""
 
     def __init__(
-        self, codec: Codec, chunks: list[Chunk], buffers: list[memoryview] | None, group: list[tuple[int, Any]] | None
+        self,
+        codec: Codec,
+        chunks: list[Chunk],
+        buffers: list[memoryview] | None,
+        group: list[Member] | None = None,
     ) -> None:
         def take(buffer: pickle.PickleBuffer) -> bool:
             try:
                 view = buffer.raw()
             except BufferError:  # not contiguous
                 return True
-            if view.nbytes < _IN_BAND or buffers is None:
+            if view.nbytes < _IN_BAND or buffers is None or len(buffers) >= MAX_BUFFERS:
                 return True
             buffers.append(view)
             return False
@@ -176,46 +133,56 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         super().__init__(_Sink(chunks.append), protocol=5, buffer_callback=take)
         self._codec = codec
         self._group = group
+        self.namespaces: dict[int, _Namespace] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is FunctionType:
-            if cloudpickle._should_pickle_by_reference(obj):
+        if kind is FunctionType or kind is CachedFunction:
+            if is_importable(obj):
                 return NotImplemented
         elif issubclass(kind, type):
-            reduced = _reduce_builtin(obj)
+            reduced = reduce_builtin(obj)
             if reduced is not None:
                 return reduced
-        elif kind is ContextVar:
-            number = self._codec.number(obj)
-            return _reduce_context_var(obj) if number is None else (_ref, (number,))
-        else:
-            return NotImplemented
+        elif kind is not ContextVar:
+            reduce = REDUCERS.get(kind)
+            return NotImplemented if reduce is None else reduce(obj)
         return self._reduce_dynamic(obj)
 
     def _reduce_dynamic(self, obj: Any) -> Any:
         number = self._codec.number(obj)
         if number is not None:
             return _ref, (number,)
-        if _is_numbered(obj):
+        place = None
+        if isinstance(obj, ContextVar):
+            place = find_context_var(obj)
+            if place is None:
+                raise TypeError(f"{obj!r} is no module-level variable, so the other side could not find it")
+            if place[0] != "__main__":
+                return _imported_context_var, place
+        if isinstance(obj, type | ContextVar) or is_held(obj):
             if self._group is None:
                 return _ref, (self._codec.add_definition(obj),)
-            self._group.append((self._codec.new_number(), obj))
+            self._group.append((self._codec.new_number(), obj, place or find_place(obj)))
+        return self._reduce_by_value(obj, place)
+
+    def _reduce_by_value(self, obj: Any, place: tuple[str, str] | None) -> Any:
         if isinstance(obj, type):
-            return _reduce_class(obj)
-        function, args, state, *rest, _ = self._dynamic_function_reduce(obj)
-        return function, args, state, *rest, _set_function
+            return reduce_class(obj)
+        if isinstance(obj, FunctionType):
+            return reduce_function(obj, self._stand_in(obj.__globals__))
+        if place is not None:
+            return _context_var, (*place, *reduce_context_var(obj))
+        return reduce_cached_function(obj)
 
-    def _function_getnewargs(self, func: FunctionType) -> tuple[Any, ...]:
-        code, _, name, defaults, closure = super()._function_getnewargs(func)
-        return code, _Namespace(func), name, defaults, closure
-
-
-def _reduce_builtin(cls: type) -> Any:
-    """Return how a class is pickled that needs no definition; None if it needs one."""
-    if cls in cloudpickle._BUILTIN_TYPE_NAMES or cls in (type(None), type(...), type(NotImplemented)):
-        return cloudpickle._class_reduce(cls)
-    return NotImplemented if cloudpickle._should_pickle_by_reference(cls) else None
+    def _stand_in(self, names: dict[str, Any]) -> _Namespace:
+        known = self.namespaces.get(id(names))
+        if known is None:
+            module = names.get("__name__")
+            if not isinstance(module, str) or not self._codec.is_namespace(module, names):
+                module = None  # what attrs or exec made, say: not the module that __module__ speaks of
+            known = self.namespaces[id(names)] = _Namespace(names, module)
+        return known
 
 
 @final
@@ -232,11 +199,11 @@ class Codec:
     ) -> None:
         private: dict[str, dict[str, Any]] = {}
         self.namespace = namespaces or (lambda module: private.setdefault(module, {}))
-        self._next = side
+        self._next: int = side
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}  # by id(); _objects keeps them alive
-        self._unopened: dict[int, tuple[int, bytes]] = {}
-        self._definitions: list[tuple[int, bytes]] = []
+        self._unopened: dict[int, bytes] = {}
+        self._definitions: list[Definition] = []
         self._new: list[int] = []
         self._busy = False
         self._reset()
@@ -244,27 +211,28 @@ class Codec:
     def _reset(self) -> None:
         self._chunks: list[Chunk] = []
         self._buffers: list[memoryview] = []
-        self._pickler = _Pickler(self, self._chunks, self._buffers, None)
+        self._pickler = _Pickler(self, self._chunks, self._buffers)
 
+    @trio.lowlevel.enable_ki_protection
     def dumps(self, value: object, root: str = "value") -> Pickled:
         """Pickle a message; root is what an error calls it ("args" gives "args[0].lock").
 
-        Raises `UnsendableError` from whatever was raised meanwhile. Large bytes are not copied.
+        Raises `UnsendableError` from whatever was raised meanwhile, also for a message larger than
+        `MAX_MESSAGE_SIZE` bytes. Large bytes are not copied.
         """
         if self._busy:  # a __reduce__ that sends a message itself
-            return self._dump_aside(value, root, out_of_band=True)
+            return self._dump_aside(value, root, [])
         self._busy = True
         try:
-            pickle.Pickler.dump(self._pickler, value)
-            self._pickler.clear_memo()
-            chunks, buffers, definitions = self._chunks[:], self._buffers, self._definitions
-            self._chunks.clear()
-            if buffers:
-                buffers = buffers[:]
-                self._buffers.clear()
-            if definitions:
-                self._definitions, self._new = [], []
-            return chunks, list(buffers), definitions if definitions else []
+            pickler, chunks, buffers = self._pickler, self._chunks, self._buffers
+            pickler.dump(value)
+            if len(chunks) == 1 and len(chunks[0]) < _SHORT and not (buffers or self._definitions):
+                pickler.clear_memo()
+                if pickler.namespaces:
+                    pickler.namespaces.clear()
+                short = chunks[:]
+                chunks.clear()
+                return short, [], []
         except BaseException as exc:
             self._reset()
             self._forget()
@@ -273,35 +241,54 @@ class Codec:
             raise self._unsendable(value, root, exc) from exc
         finally:
             self._busy = False
+        self._reset()
+        return self._done(chunks, buffers, root)
 
-    def dumps_whole(self, value: object, root: str = "value") -> tuple[bytes, list[tuple[int, bytes]]]:
+    @trio.lowlevel.enable_ki_protection
+    def dumps_whole(self, value: object, root: str = "value") -> tuple[bytes, list[Definition]]:
         """As `dumps`, all in one piece."""
-        chunks, _, definitions = self._dump_aside(value, root, out_of_band=False)
+        chunks, _, definitions = self._dump_aside(value, root, None)
         return b"".join(chunks), definitions
 
-    def _dump_aside(self, value: object, root: str, *, out_of_band: bool) -> Pickled:
-        chunks: list[Chunk] = []
-        buffers: list[memoryview] = []
+    def _dump_aside(self, value: object, root: str, buffers: list[memoryview] | None) -> Pickled:
+        """Pickle a message, maybe in the middle of another, before which it will be sent."""
         outer = self._definitions, self._new
         self._definitions, self._new = [], []
         try:
-            _Pickler(self, chunks, buffers if out_of_band else None, None).dump(value)
-            return chunks, buffers, self._definitions
-        except CallInterrupted:
-            self._forget()
-            raise
-        except BaseException as exc:
-            self._forget()
-            raise self._unsendable(value, root, exc) from exc
+            chunks: list[Chunk] = []
+            try:
+                _Pickler(self, chunks, buffers).dump(value)
+            except BaseException as exc:
+                self._forget()
+                if isinstance(exc, CallInterrupted):
+                    raise
+                raise self._unsendable(value, root, exc) from exc
+            chunks, views, definitions = self._done(chunks, buffers or [], root)
         finally:
             self._definitions, self._new = outer
+        definitions = self._definitions + definitions  # it may refer to what the outer one has defined so far
+        self._definitions, self._new = [], []
+        return chunks, views, definitions
+
+    def _done(self, chunks: list[Chunk], buffers: list[memoryview], root: str) -> Pickled:
+        # A bytearray is here the very one that was pickled, and its owner may resize it before it is sent.
+        chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
+        definitions = self._definitions
+        size = max([body_size(chunks, buffers), *(len(blob) for _, blob in definitions)])
+        if size > MAX_MESSAGE_SIZE:
+            self._forget()
+            raise UnsendableError(f"{root}: it has {size} bytes; the limit is {MAX_MESSAGE_SIZE} bytes", path=root)
+        self._definitions, self._new = [], []
+        return chunks, buffers, definitions
 
     def _unsendable(self, value: object, root: str, cause: BaseException) -> UnsendableError:
         def fails(part: object) -> BaseException | None:
             outer = self._definitions, self._new
             self._definitions, self._new = [], []
             try:
-                _Pickler(self, [], [], None).dump(part)
+                _Pickler(self, [], None).dump(part)
+            except CallInterrupted:
+                raise
             except BaseException as exc:
                 return exc
             finally:
@@ -309,14 +296,7 @@ class Codec:
                 self._definitions, self._new = outer
             return None
 
-        path, culprit, reason = locate(value, root, cause, fails)
-        name = type_name(culprit)
-        words = f"{path}: cannot pickle '{name}'"
-        if isinstance(reason, RecursionError | pickle.PicklingError) and "recursion" in str(reason):
-            words += ": it is nested too deeply"
-        elif str(reason) and name.rpartition(".")[2] not in str(reason):
-            words += f": {type(reason).__name__}: {reason}"
-        return UnsendableError(words, path=path, type_name=name)
+        return unsendable(value, root, cause, fails)
 
     # Definitions: what is sent once and then known by number.
 
@@ -328,17 +308,21 @@ class Codec:
         self._next += 2
         return number
 
+    def is_namespace(self, module: str, names: dict[str, Any]) -> bool:
+        """True if these are the globals that functions of the module have here."""
+        return getattr(sys.modules.get(module), "__dict__", None) is names or self.namespace(module) is names
+
     def add_definition(self, obj: object) -> int:
         """Write the definition of `obj`, with all that it needs and the other end does not have."""
         chunks: list[Chunk] = []
-        group: list[tuple[int, Any]] = []
-        first = self._next
-        # The pairs are pickled after the object, when they are complete.
+        group: list[Member] = []
+        # The members are pickled after the object, when they are complete.
         _Pickler(self, chunks, None, group).dump((obj, group))
-        for number, member in group:
+        for number, member, _ in group:
             self._bind(number, member)
             self._new.append(number)
-        self._definitions.append((first, _COUNT.pack(len(group)) + b"".join(chunks)))
+        numbers = _NUMBERS.pack(len(group)) + b"".join(_NUMBERS.pack(number) for number, _, _ in group)
+        self._definitions.append((group[0][0], numbers + b"".join(chunks)))
         return self._numbers[id(obj)]
 
     def _bind(self, number: int, obj: object) -> None:
@@ -348,32 +332,44 @@ class Codec:
     def _forget(self) -> None:
         """Take back the numbers of a message that will not be sent."""
         for number in self._new:
-            del self._numbers[id(self._objects.pop(number))]
-        self._new = []
-        self._definitions = []
+            obj = self._objects.pop(number)
+            if self._numbers.get(id(obj)) == number:
+                del self._numbers[id(obj)]
+        self._definitions, self._new = [], []
 
     def define(self, number: int, blob: bytes) -> None:
         """A definition arrived. It is opened when a message first refers to it: one that fails to
         open then fails that message, and one that is skipped unread loses nothing.
+
+        Raises `ProtocolError` if it is none.
         """
-        (count,) = _COUNT.unpack_from(blob)
-        for member in range(number, number + 2 * count, 2):
-            self._unopened[member] = number, blob
+        size = _NUMBERS.size
+        count = _NUMBERS.unpack_from(blob)[0] if len(blob) >= size else 0
+        if not 0 < count < len(blob) // size:
+            raise ProtocolError(f"not a definition: number {number}, {len(blob)} bytes")
+        for (member,) in _NUMBERS.iter_unpack(blob[size : size + size * count]):
+            if member not in self._objects:
+                self._unopened[member] = blob
 
     def find(self, number: int) -> Any:
         found = self._objects.get(number, _MISSING)
         return self._open(number) if found is _MISSING else found
 
     def _open(self, number: int) -> Any:
-        _, blob = self._unopened[number]
-        _, pairs = pickle.loads(memoryview(blob)[_COUNT.size :])
-        for member, obj in pairs:
+        blob = self._unopened.get(number)
+        if blob is None:
+            raise pickle.UnpicklingError(f"what was sent as number {number} has never arrived")
+        (count,) = _NUMBERS.unpack_from(blob)
+        _, members = pickle.loads(memoryview(blob)[_NUMBERS.size * (1 + count) :])
+        for member, obj, place in members:
             self._bind(member, obj)
             self._unopened.pop(member, None)
-            if "." not in obj.__qualname__ and obj.__module__:
-                self.namespace(obj.__module__).setdefault(obj.__qualname__, obj)
+            if place is not None:
+                module, name = place
+                self.namespace(module).setdefault(name, obj)
         return self._objects[number]
 
+    @trio.lowlevel.enable_ki_protection
     def loads(self, body: Chunk, buffers: Sequence[Chunk] = ()) -> Any:
         """Unpickle a message. Raises `UnsendableError` from whatever was raised meanwhile."""
         outer, _local.codec = _local.codec, self
@@ -382,14 +378,8 @@ class Codec:
         except CallInterrupted:
             raise
         except BaseException as exc:
-            words = f"cannot unpickle the message: {type(exc).__name__}: {_str(exc)}"
+            words = f"cannot unpickle the message: {type(exc).__name__}: {try_str(exc)}"
             raise UnsendableError(words, type_name=type_name(exc)) from exc
         finally:
             _local.codec = outer
 
-
-def _str(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception:
-        return "<its str() failed>"

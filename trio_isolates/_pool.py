@@ -15,7 +15,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import (
     Any,
@@ -152,7 +152,8 @@ class Pool(Generic[P, T]):
         """
         if chunksize != "auto":
             check_positive("chunksize", chunksize)
-        todo = [item async for item in iterate(items)]
+        async with aclosing(iterate(items)) as pulled:
+            todo = [item async for item in pulled]
         if not todo:
             await trio.lowlevel.checkpoint()
             return []

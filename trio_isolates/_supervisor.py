@@ -73,7 +73,8 @@ class Crew:
         self._opened = trio.Event()
         self._first_failures: list[IsolateSpawnError] = []
         self._teardown_error: BaseException | None = None
-        self._was_noticed = False
+        self._lost = 0  # posts that nobody will man again
+        self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
         self._was_killed = False
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
@@ -84,6 +85,7 @@ class Crew:
     async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None = None) -> Any:
         """Have one call served, by whoever has a place first."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.check_open()
         self._active += 1
         try:
             while True:
@@ -111,7 +113,6 @@ class Crew:
             raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
 
     def _take(self) -> Client | None:
-        self.check_open()
         if self.queued:
             return None
         best: Client | None = None
@@ -123,7 +124,7 @@ class Crew:
         return best
 
     async def _wait(self) -> Client:
-        if self.failure is not None:
+        if self.failure is not None or self.is_ending or self._was_killed:
             raise self._unserved()
         waiter = _Waiter(trio.lowlevel.current_task(), self)
         self._queue.append(waiter)
@@ -139,8 +140,10 @@ class Crew:
 
     def _unserved(self) -> BaseException:
         """What a caller gets whom nobody will serve."""
-        self._was_noticed = True
+        self._unnoticed.clear()
         failure = self.failure
+        if self._was_killed:
+            return IsolateDied(self.options.spec.name, signal="SIGKILL", maybe_executed=False)
         if isinstance(failure, IsolateDied):
             return IsolateDied(
                 failure.name,
@@ -199,8 +202,8 @@ class Crew:
                 return
             await trio.sleep(delay)
 
-    async def _serve(self, client: Client) -> IsolateError | None:
-        """See one isolate through its life; return the failure in its end, None if that was a call's or ours."""
+    async def _serve(self, client: Client) -> IsolateError:
+        """See one isolate through its life; return how that ended."""
         assert self._nursery is not None
         self._all.append(client)
         self._nursery.start_soon(client.run)
@@ -232,20 +235,22 @@ class Crew:
     def _on_death(self, client: Client) -> None:
         if client in self.clients:
             self.clients.remove(client)
-        self._was_noticed |= client.was_noticed
 
-    def _judge(self, client: Client, failure: IsolateError | None) -> float | None:
+    def _judge(self, client: Client, failure: IsolateError) -> float | None:
         """Return the seconds after which to start again, or None not to."""
         if client.is_ours:
             self.replaced += self._replaces_killed
             return 0.0 if self._replaces_killed else None
         if self._window is None:
-            self._fail(failure)
+            if not client.was_noticed:
+                self._unnoticed.append(failure)
+            self._lost += 1
+            if self._lost == self.size:
+                self._fail(failure)
             return None
         self.restarted += 1
         if client.died_in_call:
             return 0.0
-        assert failure is not None
         delay = self._window.record(trio.current_time(), failure)
         if delay is None:
             self.restarted -= 1
@@ -261,7 +266,7 @@ class Crew:
             self._fail(limit)
         return delay
 
-    def _fail(self, failure: IsolateError | None) -> None:
+    def _fail(self, failure: IsolateError) -> None:
         self.failure = failure
         self._refuse_waiters()
         if isinstance(failure, RestartLimitExceeded):
@@ -271,7 +276,7 @@ class Crew:
         """Wait for the first isolate. Raises `IsolateSpawnError` if the whole first round fails."""
         await self._opened.wait()
         if not self.clients and len(self._first_failures) == self.size:
-            self._was_noticed = True
+            self._unnoticed.clear()
             raise self._first_failures[0]
 
     # The end.
@@ -351,8 +356,8 @@ class Crew:
         ours: BaseException | None = self._teardown_error
         if isinstance(self.failure, RestartLimitExceeded):
             ours = self.failure
-        elif self.failure is not None and not self._was_noticed:
-            ours = self.failure
+        elif self._unnoticed:
+            ours = self._unnoticed[0]
         if error is None:
             return ours
         if ours is not None and ours is not error and not isinstance(error, trio.Cancelled):

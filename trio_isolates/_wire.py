@@ -1,8 +1,8 @@
 """Frames to bytes and bytes to frames.
 
-A frame is a fixed header, the sizes of its buffers, the buffers, the body. This module does not
-know what a body means, and owns no socket: the decoder offers memory to read into and is told how
-much was read.
+A frame is a fixed header, the sizes of its buffers, the buffers (each begins at a multiple of 64
+bytes after the header, so that arrays in it are aligned), the body. This module does not know what a
+body means, and owns no socket: the decoder offers memory to read into and is told how much was read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,24 @@ from ._messages import DEFINE, KINDS, Chunk, Frame
 
 HEADER: Final = struct.Struct("<QQHBB")  # bytes after the header, ident, number of buffers, kind, mark
 MAX_MESSAGE_SIZE: Final = 2 << 30
+MAX_BUFFERS: Final = 65_535  # a frame
 READ_SIZE: Final = 65536  # CPython allocates a recv buffer above this by mmap, which costs 7x as much
 KEPT_SCRATCH: Final = 64 << 20
 
 _MARK: Final = 0xD1
 _SIZE: Final = struct.Struct("<Q")
+_ALIGNMENT: Final = 64
+_PADDING: Final = bytes(_ALIGNMENT)
 _LARGE: Final = 128 << 10
 _EMPTY: Final[tuple[memoryview, ...]] = ()
+
+
+def body_size(chunks: Sequence[Chunk], buffers: Sequence[memoryview]) -> int:
+    """Return how many bytes come after the header of a frame."""
+    size = _SIZE.size * len(buffers)
+    for buffer in buffers:
+        size += -size % _ALIGNMENT + len(buffer)
+    return size + sum(map(len, chunks))
 
 
 def encode(
@@ -39,12 +50,21 @@ def encode(
     """
     if len(chunks) == 1 and not buffers and len(body := chunks[0]) < READ_SIZE:
         return [HEADER.pack(len(body), ident, 0, kind, _MARK) + body]
-    sizes = b"".join(_SIZE.pack(len(buffer)) for buffer in buffers)
-    length = len(sizes) + sum(map(len, buffers)) + sum(map(len, chunks))
+    length = body_size(chunks, buffers)
     if length > MAX_MESSAGE_SIZE:
         raise UnsendableError(f"the message has {length} bytes; the limit is {MAX_MESSAGE_SIZE} bytes")
-    head = HEADER.pack(length, ident, len(buffers), kind, _MARK) + sizes
-    return [head, *buffers, *chunks]
+    if len(buffers) > MAX_BUFFERS:
+        raise UnsendableError(f"the message has {len(buffers)} buffers; the limit is {MAX_BUFFERS}")
+    sizes = b"".join(_SIZE.pack(len(buffer)) for buffer in buffers)
+    frame: list[Chunk] = [HEADER.pack(length, ident, len(buffers), kind, _MARK) + sizes]
+    pos = len(sizes)
+    for buffer in buffers:
+        gap = -pos % _ALIGNMENT
+        if gap:
+            frame.append(_PADDING[:gap])
+        frame.append(buffer)
+        pos += gap + len(buffer)
+    return frame + list(chunks)
 
 
 def encode_definitions(definitions: Sequence[tuple[int, bytes]]) -> list[Chunk]:
@@ -135,7 +155,11 @@ def _memory(length: int) -> memoryview:
     """Return writable memory whose pages are taken from the system only as they are written."""
     if length < _LARGE:
         return memoryview(bytearray(length))
-    pages = mmap.mmap(-1, length)
+    try:
+        # Private: shared memory would have no huge pages, and what forks would write into it.
+        pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, MemoryError) as exc:
+        raise ProtocolError(f"no memory for a frame of {length} bytes") from exc
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             pages.madvise(mmap.MADV_HUGEPAGE)
@@ -146,11 +170,12 @@ def _memory(length: int) -> memoryview:
 
 def _frame(header: tuple[int, int, int, int, int], memory: memoryview) -> Frame:
     _, ident, count, kind, _ = header
-    pos = 8 * count
+    pos = _SIZE.size * count
     buffers: list[memoryview] = []
     for (size,) in _SIZE.iter_unpack(memory[:pos]):
+        pos += -pos % _ALIGNMENT
         if size > len(memory) - pos:
-            raise ProtocolError(f"a buffer of {size} bytes in a frame that has {len(memory) - pos} left")
+            raise ProtocolError(f"a buffer of {size} bytes in a frame that has {max(len(memory) - pos, 0)} left")
         buffers.append(memory[pos : pos + size])
         pos += size
     return kind, ident, memory[pos:], buffers

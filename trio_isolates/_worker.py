@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -76,6 +75,13 @@ def _not_async(function: Callable[..., Any], coroutine: Coroutine[Any, Any, Any]
         f"{function!r} returned a coroutine, but is not an async function: "
         "wrap it in one, so that this is known before it is called"
     )
+
+
+def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> None:
+    try:
+        token.run_sync_soon(function, idempotent=True)
+    except trio.RunFinishedError:
+        pass
 
 
 def _checked(function: Callable[..., Any], value: Any) -> Any:
@@ -183,7 +189,7 @@ class Service:
     @staticmethod
     @interruptible
     def run_chunk(function: Callable[..., Any], items: list[Any]) -> list[Any]:
-        results = []
+        results: list[Any] = []
         for item in items:  # not a comprehension, which has a frame of its own in 3.11
             results.append(function(item))  # noqa: PERF401
         return results
@@ -261,14 +267,14 @@ class SyncServer:
         """Run a function that nobody can interrupt; an async one under a Trio of its own."""
         return trio.run(function) if is_async(function) else _checked(function, function())
 
-    def _call_async(self, kind: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _call_async(self, kind: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run an async function alone under Trio; a cancellation cancels its scope instead of interrupting."""
         window = self._window
 
         async def main() -> Any:
             token = trio.lowlevel.current_trio_token()
             with trio.CancelScope() as scope:
-                window.stop_async = partial(token.run_sync_soon, scope.cancel)
+                window.stop_async = partial(_run_soon, token, scope.cancel)
                 if window.active in window.cancelled:
                     scope.cancel()
                 if kind == CHUNK:
@@ -391,7 +397,7 @@ class AsyncServer:
         answer: tuple[int, Any] = CANCELLED, None
         try:
             with scope:
-                answer = VALUE, await self._call(ident, kind, function, args, kwargs)
+                answer = await self._call(ident, kind, function, args, kwargs)
         except trio.Cancelled:
             raise
         except CallInterrupted:
@@ -407,17 +413,16 @@ class AsyncServer:
 
     async def _call(
         self, ident: int, kind: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> tuple[int, Any]:
         if is_async(function):
             if kind == CHUNK:
-                return [await function(item) for item in args[0]]
-            return await function(*args, **kwargs)
+                return VALUE, [await function(item) for item in args[0]]
+            return VALUE, await function(*args, **kwargs)
         if kind == CHUNK:
             function = partial(self._service.run_chunk, function)
         answer, value = self._service.interrupter.run(ident, partial(function, *args, **kwargs))
-        if answer == VALUE:
-            return _checked(function, value)
-        raise CallInterrupted if answer == CANCELLED else value
+        # An error is not raised here: a StopIteration would come out of a coroutine as a RuntimeError.
+        return answer, _checked(function, value) if answer == VALUE else value
 
     async def _call_alone(self, function: Callable[..., Any]) -> Any:
         return await function() if is_async(function) else _checked(function, function())

@@ -1,0 +1,303 @@
+"""Classes and functions that cannot be imported: taken apart here, put together there.
+
+cloudpickle's reducers, and what those lose: cells that functions share, slots, an enum's aliases and
+its members' attributes, classes whose base asks for keyword arguments, cached properties and functions.
+This module does not know what has crossed before, nor whose globals a function gets.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import enum
+import functools
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, ContextVar
+from types import CellType, FunctionType
+from typing import Any, Final, TypeAlias
+
+from cloudpickle import cloudpickle
+
+Reduced: TypeAlias = tuple[Any, ...]
+
+CachedFunction: Final[type] = functools._lru_cache_wrapper
+_MAINS: Final = ("__main__", "__mp_main__")  # never imported by an isolate, whatever the parent calls it
+
+
+def is_importable(obj: Any) -> bool:
+    """True if an isolate finds this class or function by the name of its module and its own."""
+    try:
+        if obj.__module__ in _MAINS:
+            return False
+        if cloudpickle._PICKLE_BY_VALUE_MODULES:
+            return isinstance(obj, type | FunctionType) and cloudpickle._should_pickle_by_reference(obj)
+        if vars(sys.modules[obj.__module__]).get(obj.__qualname__) is obj:
+            return True
+    except (AttributeError, KeyError, TypeError):
+        pass
+    if isinstance(obj, type | FunctionType):
+        return bool(cloudpickle._should_pickle_by_reference(obj))
+    return _is_held(obj, sys.modules.get(getattr(obj, "__module__", None) or ""))
+
+
+def is_held(obj: Any) -> bool:
+    """True if the object's module has it under the object's name: it lives as long as the module does."""
+    return _is_held(obj, sys.modules.get(obj.__module__ or ""))
+
+
+def _is_held(obj: Any, found: Any) -> bool:
+    try:
+        for name in obj.__qualname__.split("."):
+            found = getattr(found, name)
+    except Exception:  # a module, or a metaclass, may answer with anything
+        return False
+    return found is obj
+
+
+def find_context_var(var: ContextVar[Any]) -> tuple[str, str] | None:
+    """Return the module and the name under which a module-level context variable is found, or None.
+
+    A module that can be imported is preferred: the main program may only have imported it from there.
+    """
+    place = None
+    for module_name, module in list(sys.modules.items()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is var:
+                if module_name not in _MAINS:
+                    return module_name, name
+                place = "__main__", name
+    return place
+
+
+def find_place(obj: Any) -> tuple[str, str] | None:
+    """Return the module and the name of a global that is this object in its own module, or None."""
+    if isinstance(obj, ContextVar):
+        return find_context_var(obj)
+    try:
+        module, name = obj.__module__, obj.__qualname__
+        found = vars(sys.modules[module]).get(name)
+    except (AttributeError, KeyError, TypeError):
+        return None
+    return (module, name) if found is obj else None
+
+
+def reduce_class(cls: type) -> Reduced:
+    """Reduce a class, whatever it is, to how it is made again."""
+    if any(base.__module__.partition(".")[0] == "msgspec" for base in type(cls).__mro__):
+        raise TypeError(f"the msgspec.Struct {cls.__qualname__!r} can only be sent if an importable module defines it")
+    if issubclass(cls, enum.Enum):
+        return _reduce_enum(cls)
+    names, _ = cloudpickle._class_getstate(cls)
+    first: dict[str, Any] = {"__qualname__": cls.__qualname__}
+    if "__module__" in vars(cls):
+        first["__module__"] = cls.__module__
+    if isinstance(own_dict := vars(cls).get("__dict__"), property):
+        first["__dict__"] = own_dict
+    if "__slots__" in names:
+        first["__slots__"] = slots = names.pop("__slots__")
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            names.pop(_mangled(cls, slot), None)  # the descriptor, which the new class makes itself
+    args = type(cls), cls.__name__, cloudpickle._get_bases(cls), first
+    return make_class, args, (names, {}), None, None, cloudpickle._class_setstate
+
+
+def _mangled(cls: type, name: str) -> str:
+    if name.startswith("__") and not name.endswith("__") and (owner := cls.__name__.lstrip("_")):
+        return f"_{owner}{name}"
+    return name
+
+
+def make_class(metaclass: type, name: str, bases: tuple[Any, ...], first: dict[str, Any]) -> type:
+    """Make a class that has of its namespace only what cannot be set later."""
+
+    def make() -> type:
+        return types.new_class(name, bases, {"metaclass": metaclass}, lambda namespace: namespace.update(first))
+
+    try:
+        return make()
+    except Exception:
+        # An __init_subclass__ that wants keyword arguments, or names that are not there yet. What it
+        # has done to the class is among the names that follow.
+        owner = next((base for base in _ancestors(bases) if "__init_subclass__" in vars(base)), object)
+        if owner is object:
+            raise
+        own = vars(owner)["__init_subclass__"]
+        type.__setattr__(owner, "__init_subclass__", classmethod(lambda cls, **kwargs: None))
+        try:
+            return make()
+        finally:
+            type.__setattr__(owner, "__init_subclass__", own)
+
+
+def _ancestors(bases: tuple[Any, ...]) -> Iterable[type]:
+    return (cls for base in types.resolve_bases(bases) for cls in base.__mro__)
+
+
+_MEMBER_OWN: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
+_ENUM_OWN: Final = (
+    "_generate_next_value_",
+    "_member_names_",
+    "_member_map_",
+    "_member_type_",
+    "_value2member_map_",
+)
+
+
+def _reduce_enum(cls: type[enum.Enum]) -> Reduced:
+    members = {name: member._value_ for name, member in cls.__members__.items()}  # iteration leaves out aliases
+    names, _ = cloudpickle._class_getstate(cls)
+    for name in (*_ENUM_OWN, *members):
+        names.pop(name, None)
+    more = {
+        member._name_: attributes
+        for member in cls.__members__.values()
+        if (attributes := {k: v for k, v in vars(member).items() if k not in _MEMBER_OWN})
+    }
+    boundary = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) else {}  # type: ignore[attr-defined]
+    args = cls.__bases__, cls.__name__, cls.__qualname__, cls.__module__, members, boundary
+    return make_enum, args, (names, more), None, None, set_enum
+
+
+def make_enum(
+    bases: tuple[type, ...],
+    name: str,
+    qualname: str,
+    module: str,
+    members: dict[str, Any],
+    boundary: dict[str, Any],
+) -> Any:
+    metaclass: Any = type(bases[-1])
+    namespace = metaclass.__prepare__(name, bases)
+    for member, value in members.items():
+        namespace[member] = value
+    made = metaclass.__new__(metaclass, name, bases, namespace, **boundary)
+    made.__module__, made.__qualname__ = module, qualname
+    return made
+
+
+def set_enum(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
+    names, more = state
+    cloudpickle._class_setstate(cls, (names, {}))
+    for name, attributes in more.items():
+        vars(cls.__members__[name]).update(attributes)
+
+
+def reduce_function(function: FunctionType, namespace: object) -> Reduced:
+    """Reduce a function to how it is made again, with `namespace` for its globals."""
+    attributes, slots = cloudpickle._function_getstate(function)
+    slots["__closure__"] = None  # its cells are in args: functions that share one still do
+    args = function.__code__, namespace, function.__name__, function.__closure__
+    return make_function, args, (attributes, slots), None, None, set_function
+
+
+def make_function(
+    code: types.CodeType, namespace: dict[str, Any], name: str, closure: tuple[CellType, ...] | None
+) -> FunctionType:
+    namespace.setdefault("__builtins__", builtins)
+    return FunctionType(code, namespace, name, None, closure)
+
+
+def set_function(function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Give a function its attributes; a global is set when it first arrives and never overwritten."""
+    attributes, slots = state
+    function.__dict__.update(attributes)
+    for name, value in slots.items():
+        if name == "__globals__":
+            for key, arrived in value.items():
+                function.__globals__.setdefault(key, arrived)
+        elif name not in ("__closure__", "_cloudpickle_submodules"):
+            setattr(function, name, value)
+
+
+def reduce_cached_function(function: Any) -> Reduced:
+    """Reduce what `functools.lru_cache` made; the cache itself stays behind."""
+    kept = {k: v for k, v in vars(function).items() if k not in ("__wrapped__", "cache_parameters")}
+    parameters = function.cache_parameters()
+    return make_cached_function, (function.__wrapped__, parameters["maxsize"], parameters["typed"]), kept
+
+
+def make_cached_function(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def reduce_context_var(var: ContextVar[Any]) -> tuple[str, tuple[Any, ...]]:
+    """Return the name of a variable and, if it has one, its default in a tuple."""
+    try:
+        return var.name, (Context().run(var.get),)
+    except LookupError:
+        return var.name, ()
+
+
+def _reduce_cell(cell: CellType) -> Reduced:
+    try:
+        contents = (cell.cell_contents,)
+    except ValueError:  # not assigned yet
+        return CellType, ()
+    return CellType, (), contents, None, None, set_cell
+
+
+def set_cell(cell: CellType, contents: tuple[Any]) -> None:
+    (cell.cell_contents,) = contents
+
+
+def _reduce_cached_property(prop: functools.cached_property[Any]) -> Reduced:
+    # Before Python 3.12 it has a lock.
+    return functools.cached_property, (prop.func,), {k: v for k, v in vars(prop).items() if k != "lock"}
+
+
+def _reduce_weak_mapping(mapping: Any) -> Reduced:
+    return type(mapping), (), None, None, iter(list(mapping.items()))
+
+
+def _reduce_new_type(new: Any) -> Any:
+    if is_importable(new):
+        return NotImplemented
+    return typing.NewType, (new.__name__, new.__supertype__), dict(vars(new))
+
+
+def _reduce_type_parameter(parameter: Any) -> Any:
+    module = getattr(parameter, "__module__", None)
+    if module not in _MAINS and getattr(sys.modules.get(module or ""), parameter.__name__, None) is parameter:
+        return NotImplemented
+    return make_type_parameter, (type(parameter), parameter.__name__, module)
+
+
+def make_type_parameter(kind: Callable[[str], Any], name: str, module: str | None) -> Any:
+    made = kind(name)
+    made.__module__ = module
+    return made
+
+
+def _constant(name: str) -> Callable[[object], str]:
+    return lambda _: name
+
+
+REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
+    **cloudpickle.Pickler._dispatch_table,
+    CellType: _reduce_cell,
+    functools.cached_property: _reduce_cached_property,
+    weakref.WeakKeyDictionary: _reduce_weak_mapping,
+    weakref.WeakValueDictionary: _reduce_weak_mapping,
+    typing.NewType: _reduce_new_type,
+    typing.ParamSpec: _reduce_type_parameter,
+    typing.TypeVarTuple: _reduce_type_parameter,
+    # Compared by identity, and without a reduction of their own.
+    type(dataclasses.MISSING): _constant("MISSING"),
+    type(dataclasses.KW_ONLY): _constant("KW_ONLY"),
+    type(dataclasses._HAS_DEFAULT_FACTORY): _constant("_HAS_DEFAULT_FACTORY"),  # type: ignore[attr-defined]
+}
+"""How values of these exact types are reduced, besides what `copyreg` knows."""
+
+
+def reduce_builtin(cls: type) -> Any:
+    """Return how a class is reduced that exists everywhere, `NotImplemented` for by name, None if it does not."""
+    if cls.__module__ == "builtins" and (cls in cloudpickle._BUILTIN_TYPE_NAMES or cls in _SINGLETONS):
+        return cloudpickle._class_reduce(cls)
+    return NotImplemented if is_importable(cls) else None
+
+
+_SINGLETONS: Final = (type(None), type(...), type(NotImplemented))
