@@ -283,7 +283,6 @@ async def test_dies_idle(kind: Kind) -> None:
             pid = worker.pid
             kind.kill(worker)
             await wait_until_noticed(worker, pid)
-            await trio.lowlevel.checkpoint()
     died = caught.value
     assert (died.name, died.pid, died.maybe_executed) == ("mine", pid, False)
     assert (died.exitcode, died.signal) == (-9, "SIGKILL")
@@ -293,6 +292,22 @@ async def test_dies_idle(kind: Kind) -> None:
             await wait_until_noticed(worker, worker.pid)
             raise KeyError("mine")
     assert [note.partition(":")[0] for note in mine.value.__notes__] == ["besides"]
+
+
+@within(20)
+async def test_dies_just_before_the_end(kind: Kind, fifo: Fifo) -> None:
+    """The death of an idle worker is told even if nobody knew of it when the block was left."""
+    with pytest.raises(IsolateDied):
+        async with open_worker(work.add) as worker:
+            kind.kill(worker)
+    with pytest.raises(IsolateDied):
+        async with (
+            open_worker(work.add, teardown=work.Hanger(fifo.path, "begun")) as worker,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(worker.aclose)
+            assert await fifo.line() == "begun"
+            kind.kill(worker)
 
 
 @within(20)
@@ -336,7 +351,7 @@ async def test_successor(kind: Kind, fifo: Fifo, gate: Gate) -> None:
                 await trio.testing.wait_all_tasks_blocked()
             assert await fifo.line() == "0"
             kind.kill(pool)
-            assert await fifo.line() == "1"
+            assert await fifo.line() in {"1", "2"}
             gate.let_pass(2)
         assert [type(error) for error in kept.errors] == [IsolateDied]
         assert kept.outcomes.count(outcome.Value("x")) == 2
@@ -379,11 +394,9 @@ async def test_restart_fails(kind: Kind, tmp_path: Path) -> None:
 async def test_pool_lives(kind: Kind) -> None:
     """A pool whose isolates die idle answers all calls, with others."""
     async with open_pool(work.add, workers=2, restart=Restart(max_restarts=9, min_backoff=0)) as pool:
-        for _ in range(3):
+        for restarted in (1, 2, 3):
             assert await pool.map(range(10)) == list(range(10, 20))
-            before = pool.pids[0]
             kind.kill(pool)
-            while before in pool.pids:
+            while pool.statistics().restarted < restarted:
                 await trio.lowlevel.checkpoint()
         assert await pool.call(1) == 11
-        assert pool.statistics().restarted == 3

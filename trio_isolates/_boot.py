@@ -203,10 +203,13 @@ def _flush() -> None:
 def _namespaces() -> Callable[[str], dict[str, Any]]:
     """Functions that came by value from the parent's `__main__` share the globals of ours."""
     others: dict[str, dict[str, Any]] = {}
+    main = vars(sys.modules["__main__"])
+    for name in [name for name in main if not name.startswith("__")]:
+        del main[name]  # multiprocessing's command line imports a `main`: the parent's would never be set
 
     def find(module: str) -> dict[str, Any]:
         if module == "__main__":
-            return sys.modules["__main__"].__dict__
+            return main
         return others.setdefault(module, {})
 
     return find

@@ -87,8 +87,8 @@ def find_place(obj: Any) -> tuple[str, str] | None:
 
 def reduce_class(cls: type) -> Reduced:
     """Reduce a class, whatever it is, to how it is made again."""
-    if any(base.__module__.partition(".")[0] == "msgspec" for base in type(cls).__mro__):
-        raise TypeError(f"the msgspec.Struct {cls.__qualname__!r} can only be sent if an importable module defines it")
+    if any(base.__module__.partition(".")[0] == "msgspec" for base in type.mro(type(cls))):
+        raise TypeError(f"the msgspec.Struct {cls.__qualname__!r} must be defined in an importable module")
     if issubclass(cls, enum.Enum):
         return _reduce_enum(cls)
     names, _ = cloudpickle._class_getstate(cls)
@@ -115,7 +115,7 @@ def make_class(metaclass: type, name: str, bases: tuple[Any, ...], first: dict[s
     """Make a class that has of its namespace only what cannot be set later."""
 
     def make() -> type:
-        return types.new_class(name, bases, {"metaclass": metaclass}, lambda namespace: namespace.update(first))
+        return types.new_class(name, bases, {"metaclass": metaclass}, lambda names: names.update(first))
 
     try:
         return make()
@@ -148,7 +148,8 @@ _ENUM_OWN: Final = (
 
 
 def _reduce_enum(cls: type[enum.Enum]) -> Reduced:
-    members = {name: member._value_ for name, member in cls.__members__.items()}  # iteration leaves out aliases
+    # Iteration would leave out aliases.
+    members = {name: member._value_ for name, member in cls.__members__.items()}
     names, _ = cloudpickle._class_getstate(cls)
     for name in (*_ENUM_OWN, *members):
         names.pop(name, None)
@@ -157,26 +158,17 @@ def _reduce_enum(cls: type[enum.Enum]) -> Reduced:
         for member in cls.__members__.values()
         if (attributes := {k: v for k, v in vars(member).items() if k not in _MEMBER_OWN})
     }
-    boundary = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) else {}  # type: ignore[attr-defined]
-    args = cls.__bases__, cls.__name__, cls.__qualname__, cls.__module__, members, boundary
-    return make_enum, args, (names, more), None, None, set_enum
+    names["__qualname__"] = cls.__qualname__
+    options = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) else {}  # type: ignore[attr-defined]
+    return make_enum, (cls.__bases__, cls.__name__, members, options), (names, more), None, None, set_enum
 
 
-def make_enum(
-    bases: tuple[type, ...],
-    name: str,
-    qualname: str,
-    module: str,
-    members: dict[str, Any],
-    boundary: dict[str, Any],
-) -> Any:
+def make_enum(bases: tuple[type, ...], name: str, members: dict[str, Any], options: dict[str, Any]) -> Any:
     metaclass: Any = type(bases[-1])
     namespace = metaclass.__prepare__(name, bases)
     for member, value in members.items():
         namespace[member] = value
-    made = metaclass.__new__(metaclass, name, bases, namespace, **boundary)
-    made.__module__, made.__qualname__ = module, qualname
-    return made
+    return metaclass.__new__(metaclass, name, bases, namespace, **options)
 
 
 def set_enum(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
@@ -294,7 +286,7 @@ REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
 
 
 def reduce_builtin(cls: type) -> Any:
-    """Return how a class is reduced that exists everywhere, `NotImplemented` for by name, None if it does not."""
+    """Return how a class known everywhere is reduced, `NotImplemented` for "by name"; else None."""
     if cls.__module__ == "builtins" and (cls in cloudpickle._BUILTIN_TYPE_NAMES or cls in _SINGLETONS):
         return cloudpickle._class_reduce(cls)
     return NotImplemented if is_importable(cls) else None

@@ -349,9 +349,9 @@ class _Table:
     """
 
     def __init__(self, names: Iterable[str], width: int | None, selecting: bool) -> None:
-        most = 40 if width is None else max(width - 38 - 20 * selecting, 10)
+        most = 40 if width is None else max(width - 40 - 20 * selecting, 10)
         self._width = width
-        self._names = min(max(len("path"), *(_cells(printable(name)) for name in names)), most)
+        self._names = min(max(map(_cells, ["path", *map(printable, names)])), most)
         self.header = self._line("path", "bytes", "type", "length", "ms", "selected" if selecting else "")
 
     def row(self, summary: Summary) -> str:
@@ -364,7 +364,7 @@ class _Table:
         if self._width is not None:
             name = _cropped(name, self._names, keep_end=True)
         name += " " * (self._names - _cells(name))
-        line = "  ".join([name, "{:>8}  {:<7}  {:>9}  {:>8}  {}".format(*cells)]).rstrip()
+        line = f"{name}  {'{:>8}  {:<7}  {:>9}  {:>8}  {}'.format(*cells)}".rstrip()
         return line if self._width is None else _cropped(line, self._width)
 
 

@@ -146,9 +146,11 @@ class Client:
         if call is None:
             self._counts.late_replies += 1
             return
-        if kind == VALUE:
+        if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
+            result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
+        elif kind == VALUE:
             try:
-                result: outcome.Outcome[Any] = outcome.Value(self.isolate.load(body, buffers))
+                result = outcome.Value(self.isolate.load(body, buffers))
             except BaseException as exc:
                 result = outcome.Error(exc)
         elif kind == ERROR:
@@ -157,8 +159,6 @@ class Client:
             result = outcome.capture(call.raise_cancel)
         else:
             result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "raised without a cancellation"))
-        if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
-            result = outcome.capture(call.raise_cancel)
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         self._give_back()
 
@@ -180,17 +180,17 @@ class Client:
 
     def abort(self, call: _Call) -> trio.lowlevel.Abort:
         """The caller was cancelled: it is let go at once only if its call certainly never begins."""
-        if not self._ask_to_stop(call):
-            call.is_settled = True
-            self._counts.cancelled += 1
-            return trio.lowlevel.Abort.SUCCEEDED
         if call.raise_cancel is not None:
-            # Raised once by now, so that Trio can tell a second Ctrl-C from the one that came here.
+            # Raised before anybody can know of it, so that a second Ctrl-C can be told from the one that came here.
             try:
                 call.raise_cancel()
             except BaseException as exc:
                 call.raise_cancel = partial(_raise, exc.with_traceback(None))  # which would be a cycle
                 call.ctrl_c = isinstance(exc, KeyboardInterrupt)
+        if not self._ask_to_stop(call):
+            call.is_settled = True
+            self._counts.cancelled += 1
+            return trio.lowlevel.Abort.SUCCEEDED
         assert self._nursery is not None
         self._nursery.start_soon(self._stop, call, self._options.cancel_grace)
         return trio.lowlevel.Abort.FAILED

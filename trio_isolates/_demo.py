@@ -180,7 +180,7 @@ async def _parse_while_killing(
 ) -> list[Totals | None]:
     totals: list[Totals | None] = [None] * len(paths)
     died: list[tuple[int, IsolateDied]] = []
-    done = 0
+    done, half, step = 0, len(paths) // 2, max(1, len(paths) // 12)
     victims = (await pool.broadcast(os.getpid))[:3]  # who dies often without a call is not replaced
     # All documents are queued at once, so that every worker is busy until the end.
     async with pool.open_map(paths, return_errors=True, max_pending=len(paths)) as results:
@@ -191,7 +191,7 @@ async def _parse_while_killing(
                 died.append((done, death))
             done += 1
             # Once, as a rule; again if the kill fell between two documents, which shows nothing.
-            if done >= len(paths) // 2 and done % 8 == 0 and victims and not died:
+            if done >= half and (done - half) % step == 0 and victims and not died:
                 await trio.sleep(_TICK)  # its next document reaches the worker
                 os.kill(victim := victims.pop(), signal.SIGKILL)
                 screen.row(f"After {done} of {len(paths)} documents, worker {victim} got a SIGKILL.")

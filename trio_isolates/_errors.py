@@ -19,6 +19,12 @@ def _remake(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, A
     return cls(*args, **fields)
 
 
+def _reduce(exc: BaseException, *fields: str) -> tuple[Any, ...]:
+    """Reduce an exception to the call that makes it again, and what was added since: its notes, say."""
+    attributes = vars(exc)
+    return _remake, (type(exc), exc.args, {name: attributes[name] for name in fields}), attributes
+
+
 class IsolateError(Exception):
     """The base of every error that trio_isolates raises by itself."""
 
@@ -69,10 +75,7 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (type(self), (self.name,), {k: v for k, v in self.__dict__.items() if k in _DIED_FIELDS})
-
-
-_DIED_FIELDS = frozenset({"pid", "exitcode", "signal", "maybe_executed", "stderr_tail"})
+        return _reduce(self, "pid", "exitcode", "signal", "maybe_executed", "stderr_tail")
 
 
 class IsolateSpawnError(IsolateError):
@@ -100,7 +103,7 @@ class UnsendableError(IsolateError, TypeError):
         self.type_name = type_name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (type(self), self.args, {"path": self.path, "type_name": self.type_name})
+        return _reduce(self, "path", "type_name")
 
 
 class RemoteError(IsolateError):
@@ -134,7 +137,7 @@ class RestartLimitExceeded(IsolateError):
         self.causes = tuple(causes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (type(self), self.args, {"causes": self.causes})
+        return _reduce(self, "causes")
 
 
 class ProtocolError(IsolateError):

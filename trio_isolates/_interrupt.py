@@ -137,12 +137,13 @@ class Interrupter:
                 self.running = 0
                 answer = VALUE, value
             except CallInterrupted:
+                self.running = 0
                 raise
             except BaseException as exc:
                 self.running = 0
                 answer = ERROR, exc
         except CallInterrupted:
-            self.running = 0
+            self.active = 0  # before the exception is let go, and with it what the function held
             answer = CANCELLED, None
         self.active = 0
         if self._was_tracing:

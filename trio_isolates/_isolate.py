@@ -77,6 +77,7 @@ class Isolate:
         self.concurrency: int | None = None  # how many calls run side by side; None: all that come
         self.is_ready = False
         self.was_told_to_end = False
+        self.died_unasked = False  # neither killed by us, nor said goodbye
         self.teardown_error: BaseException | None = None
         self._engine = engine
         self._spec = self.codec.dumps(spec, "")
@@ -89,6 +90,8 @@ class Isolate:
         self._settled = trio.Event()  # ready, or failed to become so
         self._gone = trio.Event()
         self._read_all = trio.Event()
+        self._was_killed = False
+        self._has_said_bye = False
         self._scope = trio.CancelScope(shield=True)
 
     @property
@@ -147,6 +150,7 @@ class Isolate:
         with trio.move_on_after(_DRAIN_WAIT):
             await self._read_all.wait()
         self.death = death
+        self.died_unasked = self.is_ready and not self._was_killed and not self._has_said_bye
         self._on_death()
         host.release()
         nursery.cancel_scope.cancel()
@@ -179,6 +183,7 @@ class Isolate:
             self.cause = load_error(self.codec, body, buffers)
             self.was_told_to_end = True
         elif kind == BYE:
+            self._has_said_bye = True
             if len(body):
                 self.teardown_error = load_error(self.codec, body, buffers)
         elif kind == LOG:
@@ -228,6 +233,7 @@ class Isolate:
     def kill(self) -> None:
         """End it at once; before its process has said hello, by giving up the start."""
         self.was_told_to_end = True
+        self._was_killed = True
         if self._host is None:
             self._scope.cancel()
         else:

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from attrs import frozen
 
+from ._by_value import find_context_var
 from ._engine import Engine, find_engine
 from ._environment import log_levels
 from ._memory import RING
 from ._messages import Spec
-from ._pickling import find_context_var
 from ._restart import Restart
 from ._worker import is_async
 

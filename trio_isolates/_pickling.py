@@ -26,7 +26,7 @@ import trio
 from ._by_value import (
     REDUCERS,
     CachedFunction,
-    find_context_var as find_context_var,
+    find_context_var,
     find_place,
     is_held,
     is_importable,
@@ -242,7 +242,7 @@ class Codec:
         finally:
             self._busy = False
         self._reset()
-        return self._done(chunks, buffers, root)
+        return self._done(chunks, buffers, value, root)
 
     @trio.lowlevel.enable_ki_protection
     def dumps_whole(self, value: object, root: str = "value") -> tuple[bytes, list[Definition]]:
@@ -263,21 +263,22 @@ class Codec:
                 if isinstance(exc, CallInterrupted):
                     raise
                 raise self._unsendable(value, root, exc) from exc
-            chunks, views, definitions = self._done(chunks, buffers or [], root)
+            chunks, views, definitions = self._done(chunks, buffers or [], value, root)
         finally:
             self._definitions, self._new = outer
         definitions = self._definitions + definitions  # it may refer to what the outer one has defined so far
         self._definitions, self._new = [], []
         return chunks, views, definitions
 
-    def _done(self, chunks: list[Chunk], buffers: list[memoryview], root: str) -> Pickled:
+    def _done(self, chunks: list[Chunk], buffers: list[memoryview], value: object, root: str) -> Pickled:
         # A bytearray is here the very one that was pickled, and its owner may resize it before it is sent.
         chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
         definitions = self._definitions
         size = max([body_size(chunks, buffers), *(len(blob) for _, blob in definitions)])
         if size > MAX_MESSAGE_SIZE:
             self._forget()
-            raise UnsendableError(f"{root}: it has {size} bytes; the limit is {MAX_MESSAGE_SIZE} bytes", path=root)
+            words = f"{root}: it has {size} bytes; the limit is {MAX_MESSAGE_SIZE} bytes"
+            raise UnsendableError(words, path=root, type_name=type_name(value))
         self._definitions, self._new = [], []
         return chunks, buffers, definitions
 
@@ -382,4 +383,3 @@ class Codec:
             raise UnsendableError(words, type_name=type_name(exc)) from exc
         finally:
             _local.codec = outer
-

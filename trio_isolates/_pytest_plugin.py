@@ -50,25 +50,26 @@ def isolate_leak_check() -> Iterator[None]:
     before = _found()
     yield
     deadline = time.monotonic() + _PATIENCE
-    while left := sorted(_found() - before):
+    while left := {key: text for key, text in _found().items() if key not in before}:
         if time.monotonic() > deadline:
-            text = "\n  ".join(left)
+            text = "\n  ".join(left.values())
             pytest.fail(f"left behind {_PATIENCE} seconds after the test:\n  {text}", pytrace=False)
         time.sleep(0.01)
 
 
-def _found() -> set[str]:
-    return {*_processes(), *_descriptors(), *_threads()}
+def _found() -> dict[object, str]:
+    """All that is there: what identifies it, and how to name it to a reader."""
+    return dict([*_processes(), *_descriptors(), *_threads()])
 
 
-def _processes() -> Iterator[str]:
+def _processes() -> Iterator[tuple[object, str]]:
     table = dict(_proc_table() if os.path.exists("/proc/self/stat") else _ps_table())
     below = {os.getpid()}
     kept = _servers()
     while found := {pid for pid, (parent, _) in table.items() if parent in below and pid not in below}:
         below |= found
     for pid in below - kept - {os.getpid()}:
-        yield f"process {pid}: {table[pid][1]}"
+        yield pid, f"process {pid}: {table[pid][1]}"
 
 
 def _servers() -> set[object]:
@@ -106,7 +107,7 @@ def _ps_table() -> Iterator[tuple[int, tuple[int, str]]]:
                 yield int(pid), (int(parent), f"{name.strip()} (zombie)" if state[0] == "Z" else name.strip())
 
 
-def _descriptors() -> Iterator[str]:
+def _descriptors() -> Iterator[tuple[object, str]]:
     """The pages that are shared with isolates, and the descriptors of their processes."""
     if not os.path.isdir("/proc/self/fd"):
         return
@@ -116,10 +117,10 @@ def _descriptors() -> Iterator[str]:
         except OSError:  # the one that lists the folder
             continue
         if "memfd:trio_isolates" in target or target == "anon_inode:[pidfd]":
-            yield f"descriptor {number} -> {target}"
+            yield (number, target), f"descriptor {number} -> {target}"
 
 
-def _threads() -> Iterator[str]:
+def _threads() -> Iterator[tuple[object, str]]:
     for thread in threading.enumerate():
         if thread.name.startswith("trio_isolates"):
-            yield f"thread {thread.name!r}"
+            yield thread, f"thread {thread.name!r}"

@@ -235,6 +235,9 @@ class Crew:
     def _on_death(self, client: Client) -> None:
         if client in self.clients:
             self.clients.remove(client)
+        # Here and now: the block may be left, and its keeper gone, before anybody else knows of it.
+        if self._window is None and client.isolate.died_unasked and not client.was_noticed:
+            self._unnoticed.append(client.isolate.died(maybe_executed=False))
 
     def _judge(self, client: Client, failure: IsolateError) -> float | None:
         """Return the seconds after which to start again, or None not to."""
@@ -242,7 +245,7 @@ class Crew:
             self.replaced += self._replaces_killed
             return 0.0 if self._replaces_killed else None
         if self._window is None:
-            if not client.was_noticed:
+            if not client.isolate.is_ready:
                 self._unnoticed.append(failure)
             self._lost += 1
             if self._lost == self.size:

@@ -85,7 +85,7 @@ class _Search:
         self._seen[id(root.found[1])] = root.found[1]
         while steps:
             step = steps[-1]
-            # What is nested too deeply has no guilty part; the root is only what we have made of the arguments.
+            # What is nested too deeply has no guilty part; the root is only what we made of the arguments.
             is_too_deep = isinstance(step.found[2], RecursionError) and step is not root
             child = None if is_too_deep else self._next_child(step)
             if len(steps) > _DEEPEST or self._tries > _MOST_TRIES:
@@ -157,9 +157,9 @@ def _parts(value: Any) -> list[_Part]:
     elif kind is set or kind is frozenset:
         found = ((".<item {}>", item, item) for item in value)
     elif kind is partial:
-        found = iter([(".func", None, value.func), (".args", None, value.args), (".keywords", None, value.keywords)])
+        found = ((f".{name}", None, getattr(value, name)) for name in ("func", "args", "keywords"))
     elif kind is MethodType:
-        found = iter([(".__self__", None, value.__self__), (".__func__", None, value.__func__)])
+        found = ((f".{name}", None, getattr(value, name)) for name in ("__self__", "__func__"))
     elif isinstance(value, type):
         found = iter(()) if is_importable(value) else _class_parts(value)
     elif kind is FunctionType:
@@ -223,7 +223,8 @@ def _reduced_parts(value: Any) -> Iterator[_Part]:
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
             function, *args = args
         yield ".__class__", None, function
-        yield from (("[{}]" if isinstance(value, tuple) else ".<args>[{}]", i, arg) for i, arg in enumerate(args))
+        template = "[{}]" if isinstance(value, tuple) else ".<args>[{}]"
+        yield from ((template, index, arg) for index, arg in enumerate(args))
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
         yield from _names("", state[1])
         state = state[0]

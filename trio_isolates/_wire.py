@@ -175,7 +175,7 @@ def _frame(header: tuple[int, int, int, int, int], memory: memoryview) -> Frame:
     for (size,) in _SIZE.iter_unpack(memory[:pos]):
         pos += -pos % _ALIGNMENT
         if size > len(memory) - pos:
-            raise ProtocolError(f"a buffer of {size} bytes in a frame that has {max(len(memory) - pos, 0)} left")
+            raise ProtocolError(f"a buffer of {size} bytes in a frame of {len(memory)}")
         buffers.append(memory[pos : pos + size])
         pos += size
     return kind, ident, memory[pos:], buffers
