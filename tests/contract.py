@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
@@ -160,3 +161,11 @@ async def wait_until_noticed(worker: Worker[..., Any], pid: int | None) -> None:
     """Wait until the isolate of that pid is known to be gone."""
     while worker.pid == pid:
         await trio.lowlevel.checkpoint()
+
+
+@contextmanager
+def takes(seconds: float) -> Iterator[None]:
+    """Check that the block takes exactly so long, by Trio's clock."""
+    start = trio.current_time()
+    yield
+    assert trio.current_time() - start == pytest.approx(seconds, abs=1e-6)

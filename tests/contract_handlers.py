@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -11,8 +12,8 @@ from typing import Any, NoReturn
 
 import trio
 
-from handlers import tell
-from trio_isolates import open_pool, run
+from handlers import apply_async, tell
+from trio_isolates import open_pool, open_worker, run
 
 SENT: ContextVar[str] = ContextVar("SENT", default="unset")
 UNSENT: ContextVar[str] = ContextVar("UNSENT", default="unset")
@@ -276,3 +277,45 @@ async def nested_sum(numbers: list[int]) -> tuple[int, list[int]]:
 
 async def run_sum(numbers: list[int]) -> int:
     return await run(sum, numbers)
+
+
+# Taking time, for a clock that jumps.
+
+
+async def nap(seconds: float) -> float:
+    await trio.sleep(seconds)
+    return seconds
+
+
+async def clean_up(seconds: float) -> None:
+    """Never end by itself, and take that long to clean up."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+
+
+async def never_end() -> None:
+    """Hold out against every cancellation of which a task is told."""
+    with trio.CancelScope(shield=True):
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep_forever()
+
+
+async def swallow(times: int) -> None:
+    """Do not end before so many cancellations, or turns of a task that is cancelled."""
+    for _ in range(times):
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            pass
+
+
+async def nest() -> None:
+    """Hold a worker of one's own that never ends."""
+    async with open_worker(apply_async, cancel_grace=math.inf) as worker:
+        await worker.call(never_end)

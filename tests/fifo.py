@@ -46,7 +46,9 @@ def open_fifo(folder: Path) -> Iterator[Fifo]:
         fifo.close()
 
 
-def within(seconds: float) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Coroutine[Any, Any, None]]]:
+def within(
+    seconds: float,
+) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Coroutine[Any, Any, None]]]:
     """Give a test a hard limit of time."""
 
     def decorate(test: Callable[P, Awaitable[None]]) -> Callable[P, Coroutine[Any, Any, None]]:

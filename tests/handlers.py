@@ -108,6 +108,24 @@ def hang_before_connecting() -> NoReturn:
     os._exit(1)
 
 
+class Hello:
+    """In the place of `trio_isolates._boot.retire`: tells the pid as soon as the process has opened it."""
+
+    def __init__(self, fifo: Path) -> None:
+        self._fifo = fifo
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return say_hello, (self._fifo,)
+
+    def __call__(self) -> bool:
+        return True
+
+
+def say_hello(fifo: Path) -> Hello:
+    tell(fifo, os.getpid())
+    return Hello(fifo)
+
+
 # What a worker leaves running.
 
 
@@ -139,7 +157,9 @@ class Trap:
     `counter` is a file to which each springing adds one byte.
     """
 
-    def __init__(self, deed: Callable[..., Any], *args: Any, when: str = "loads", counter: Path | None = None) -> None:
+    def __init__(
+        self, deed: Callable[..., Any], *args: Any, when: str = "loads", counter: Path | None = None
+    ) -> None:
         self.deed, self.args, self.when, self.counter = deed, args, when, counter
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -248,8 +268,12 @@ def exit_once(marker: Path) -> None:
 # Descriptors, the link, the surroundings.
 
 
-def print_and_return(text: str, *, error: bool = False) -> None:
-    print(text, file=sys.stderr if error else sys.stdout)
+def print_out(text: str) -> None:
+    print(text)
+
+
+def print_error(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def flood(lines: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import multiprocessing
 import operator
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,8 +77,9 @@ def get_rlock(begun: Begun) -> None:
 
 
 def get_semaphore(begun: Begun) -> None:
+    semaphore = threading.Semaphore(0)
     begun()
-    with threading.Semaphore(0):
+    with semaphore:
         pass
 
 
@@ -245,41 +248,36 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-# What ends in its own way.
+# What ends in its own way. The interrupt may land as soon as the test has been told.
 
 
-def swallow_once(fifo: Path) -> NoReturn:
-    tell(fifo, "begun")
-    try:
-        time.sleep(1000)
-    except BaseException:
-        tell(fifo, "swallowed")
+def spin_as(fifo: Path, number: int) -> NoReturn:
+    tell(fifo, number)
     while True:
         pass
 
 
-def swallow_for_ever(fifo: Path) -> NoReturn:
-    tell(fifo, "begun")
-    while True:
+def swallow(fifo: Path, times: int) -> int:
+    for number in range(times):
         try:
-            time.sleep(1000)
-        except BaseException:
-            pass
-
-
-def swallow_and_return(fifo: Path, times: int) -> int:
-    tell(fifo, "begun")
-    for _ in range(times):
-        try:
+            if number == 0:
+                tell(fifo, "begun")
             time.sleep(1000)
         except BaseException:
             pass
     return times
 
 
+def swallow_and_spin(fifo: Path, times: int) -> NoReturn:
+    swallow(fifo, times)
+    remember("swallowed")
+    while True:
+        pass
+
+
 def fail_while_cleaning_up(fifo: Path) -> None:
-    tell(fifo, "begun")
     try:
+        tell(fifo, "begun")
         time.sleep(1000)
     finally:
         raise KeyError("clean-up")
@@ -298,8 +296,8 @@ class Pausing:
 
 def clean_up_slowly(fifo: Path) -> None:
     """Clean up for as long as it takes to be signalled four more times."""
-    tell(fifo, "begun")
     try:
+        tell(fifo, "begun")
         time.sleep(1000)
     finally:
         signal.pause()
@@ -309,24 +307,19 @@ def clean_up_slowly(fifo: Path) -> None:
         remember("cleaned up")
 
 
-def find_nothing(size: int) -> int:
-    """Fail in C, after a while in which nobody can interrupt."""
-    return operator.indexOf(range(size), -1)
+class CountedInC:
+    """Arrives as an iterator that tells the test when it is first asked, without a single bytecode."""
+
+    def __init__(self, fifo: Path, size: int) -> None:
+        self.fifo, self.size = fifo, size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return count_in_c, (self.fifo, self.size)
 
 
-def never_end_in_c(fifo: Path) -> int:
-    tell(fifo, os.getpid())
-    return sum(range(10**11))
-
-
-def block_signal(fifo: Path) -> str:
-    """Go on where no interrupt arrives, until the test says so; return a value all the same."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
-    tell(fifo, "begun")
-    with fifo.with_name("gate").open() as gate:
-        gate.readline()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
-    raise AssertionError("the signal was not delivered when it was let in")
+def count_in_c(fifo: Path, size: int) -> Iterator[int]:
+    fd = os.open(fifo, os.O_WRONLY)
+    return itertools.chain(map(partial(os.write, fd), [b"begun\n"]), range(size))
 
 
 # Where nothing may be left in the middle: at each of these places the test lets the code pass on
@@ -385,9 +378,32 @@ def log_to_meeting(fifo: Path, gate: Path) -> None:
     remember("went on")
 
 
-def enter_meeting(place: str, fifo: Path, gate: Path) -> None:
-    with Meeting(place, fifo, gate):
+def enter_meeting(fifo: Path, gate: Path) -> None:
+    with Meeting("enter", fifo, gate):
         remember("in the block")
+    remember("went on")
+
+
+def exit_meeting(fifo: Path, gate: Path) -> None:
+    with Meeting("exit", fifo, gate):
+        remember("in the block")
+    remember("went on")
+
+
+def stack_meeting(fifo: Path, gate: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(Meeting("enter", fifo, gate))
+        remember("in the block")
+    remember("went on")
+
+
+def acquire_meeting(fifo: Path, gate: Path) -> None:
+    meeting = Meeting("enter", fifo, gate)
+    meeting.__enter__()
+    try:
+        remember("in the block")
+    finally:
+        meeting.__exit__()
     remember("went on")
 
 
@@ -411,6 +427,17 @@ def manage_meeting(fifo: Path, gate: Path) -> None:
     with managed_meeting(fifo, gate):
         remember("in the block")
     remember("went on")
+
+
+def use_numpy() -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(np.ones(36)))
+
+
+def use_numpy_for_ever() -> NoReturn:
+    while True:
+        use_numpy()
 
 
 # Loops that hold something most of the time, and how to see that it was not given back.
@@ -620,6 +647,11 @@ async def answer_when_cancelled(fifo: Path) -> str:
             scope.shield = True
             return "done all the same"
     raise AssertionError
+
+
+async def echo_async(value: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return value
 
 
 async def sleep_async(fifo: Path) -> None:

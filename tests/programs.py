@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import handlers
 import psutil
 import trio
 
+import handlers
 import trio_isolates
 
 FOLDERS = [str(Path(handlers.__file__).parent), str(Path(trio_isolates.__file__).parent.parent)]

@@ -9,12 +9,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import handlers
 import pytest
 import trio
+
+import handlers
 from fifo import within
 from handlers import apply, apply_async
-
 from trio_isolates import IsolateDied, open_pool, open_worker, run
 
 _forkserver: Any = forkserver._forkserver
@@ -59,7 +59,9 @@ async def cancel_at(step: int, block: Callable[[], Awaitable[None]]) -> bool:
     return instrument.left > 0 and not scope.cancelled_caught
 
 
-async def cancel_everywhere(block: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]]) -> None:
+async def cancel_everywhere(
+    block: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]]
+) -> None:
     """Cancel the block at step 1, 2, ... until it completes; check after each."""
     await block()
     step = 0
@@ -117,7 +119,7 @@ async def close_first(handler: Callable[..., Any]) -> None:
 async def test_a_block_cancelled_at_each_step(
     block: Callable[[Callable[..., Any]], Awaitable[None]], handler: Callable[..., Any]
 ) -> None:
-    """At the moment when a cancelled block is left, its processes have ended and its descriptors are closed."""
+    """When a cancelled block is left, its processes have ended and its descriptors are closed."""
     await run(handlers.echo, 1)  # the forkserver, and Trio's thread
     before = set(os.listdir("/proc/self/fd"))
 
@@ -133,7 +135,7 @@ async def test_a_block_cancelled_at_each_step(
 @pytest.mark.parametrize("size", [1, 1 << 20])
 @within(50)
 async def test_a_call_cancelled_at_each_step(handler: Callable[..., Any], on_cancel: Any, size: int) -> None:
-    """A call cancelled while it is sent or waited for is over when Cancelled comes, and the worker answers the next."""
+    """A call cancelled while it is sent or waited for leaves its place; the worker answers the next."""
     value = bytes(size)
 
     async def call() -> None:

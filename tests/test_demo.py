@@ -10,27 +10,16 @@ import time
 from pathlib import Path
 
 from programs import environment
-
 from trio_isolates._demo import Totals, _measured, make_documents, total
 from trio_isolates._screen import Screen
 
 
 def test_it_shows_what_it_promises(tmp_path: Path) -> None:
-    """Three rows of figures, a kill, every document accounted for, and nothing left in the temporary folder."""
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "trio_isolates",
-        "demo",
-        "--megabytes",
-        "6",
-        "--workers",
-        "2",
-    ]
+    """Three rows of figures, a kill, every document accounted for, no file left."""
+    args = ["demo", "--megabytes", "6", "--workers", "2"]
+    command = [sys.executable, "-W", "error", "-m", "trio_isolates", *args]
     env = {**environment(), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("18 JSON documents, ")
     for name in "inline, in the event loop", "pool of 2, totals come home", "pool of 2, trees come home":
@@ -71,4 +60,4 @@ async def test_a_gap_of_the_loop_is_noticed() -> None:
 
     result, figures = await _measured(work)
     assert result == "done"
-    assert 0.05 <= figures.gap <= figures.seconds
+    assert figures.gap >= 0.05

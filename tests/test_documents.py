@@ -166,6 +166,7 @@ def test_a_summary_has_type_and_length(
     assert summary.selected is None
 
 
+LONG = "1" * 9000
 NESTED = "[" * 200_000 + "]" * 200_000
 GZIPPED = gzip.compress(b"[1, 2, 3]" * 100, mtime=0)
 
@@ -186,10 +187,7 @@ GZIPPED = gzip.compress(b"[1, 2, 3]" * 100, mtime=0)
         (b"\x89PNG\r\n\x1a\n\0\0\0", "1:1: not UTF-8: byte 0x89 at offset 0; the file looks binary"),
         (b'\xff\xfe"\0a', "1:2: not UTF-16: byte 0x61 at offset 4"),
         ('{"[[": "[[",\n "b": ' + NESTED + "}", "2:200006: nested too deeply: 200,001 levels"),
-        (
-            '["' + "1" * 9000 + '", 1.' + "1" * 9000 + ",\n -" + "1" * 9000 + "]",
-            "2:2: an integer of more than 4,300 digits",
-        ),
+        (f'["{LONG}", 1.{LONG},\n -{LONG}]', "2:2: an integer of more than 4,300 digits"),
     ],
 )
 def test_a_bad_document_is_said_with_its_place(
@@ -229,7 +227,7 @@ def test_the_limit_holds_before_and_after_decompression(write: Callable[..., str
 
 
 def test_the_collector_is_left_as_it_was(write: Callable[..., str]) -> None:
-    """Reading pauses it, also when it ends in a problem, and does not turn it on for who has turned it off."""
+    """Reading pauses it, also when it ends in a problem, and never turns on what was off."""
     good, bad = write("a.json"), write("b.json", "[")
     for enabled in (True, False):
         (gc.enable if enabled else gc.disable)()

@@ -10,12 +10,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import handlers
 import pytest
 import trio
+
+import handlers
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
-
 from trio_isolates import open_pool, open_worker, run
 
 _forkserver: Any = forkserver._forkserver
@@ -58,7 +58,15 @@ PARENT = """
 
 @pytest.mark.parametrize(
     ("way", "tells"),
-    [("idle", 0), ("idle_async", 0), ("blocked", 1), ("spinning", 1), ("spinning_async", 1), ("forked", 1), ("nested", 3)],
+    [
+        ("idle", 0),
+        ("idle_async", 0),
+        ("blocked", 1),
+        ("spinning", 1),
+        ("spinning_async", 1),
+        ("forked", 1),
+        ("nested", 3),
+    ],
 )
 @within(20)
 async def test_a_killed_parent_leaves_nobody(way: str, tells: int, tmp_path: Path, fifo: Fifo) -> None:
@@ -66,7 +74,8 @@ async def test_a_killed_parent_leaves_nobody(way: str, tells: int, tmp_path: Pat
     async with running(tmp_path, PARENT, way, fifo.path) as program:
         pids = {int(pid) for pid in await program.wait_for("READY")}
         pids |= {int(await fifo.line()) for _ in range(tells)}
-        assert pids <= {*(found := program.descendants())}
+        found = program.descendants()
+        assert pids <= set(found)
         assert len(pids) >= 1 + (tells - 1 if way == "nested" else 0)
         program.process.kill()
         with trio.fail_after(1):
@@ -108,7 +117,7 @@ INTERRUPTED = """
 
 @within(20)
 async def test_ctrl_c(tmp_path: Path, fifo: Fifo) -> None:
-    """Ctrl-C goes to the whole group of the terminal: the workers do not see it, the parent unwinds its blocks."""
+    """Of a Ctrl-C to the whole group the workers see nothing; the parent unwinds its blocks."""
     async with running(tmp_path, INTERRUPTED, fifo.path) as program:
         (pid,) = await program.wait_for("READY")
         assert await fifo.line() == "started"
@@ -129,12 +138,11 @@ STUBBORN = """
     from trio_isolates import open_worker, open_pool, CallInterrupted
 
     def work(fifo):
-        word = "started"
+        words = ["started"]
         while True:
             try:
-                if word:
-                    handlers.tell(fifo, word)
-                word = ""
+                if words:
+                    handlers.tell(fifo, words.pop())
                 handlers.hang()
             except CallInterrupted:
                 handlers.tell(fifo, "not yet")

@@ -24,12 +24,11 @@ from cloudpickle import cloudpickle
 
 Reduced: TypeAlias = tuple[Any, ...]
 
-CachedFunction: Final[type] = functools._lru_cache_wrapper
 _MAINS: Final = ("__main__", "__mp_main__")  # never imported by an isolate, whatever the parent calls it
 
 
 def is_importable(obj: Any) -> bool:
-    """True if an isolate finds this class or function by the name of its module and its own."""
+    """True if an isolate finds this class, function or other named thing by its module's name and its own."""
     try:
         if obj.__module__ in _MAINS:
             return False
@@ -41,21 +40,22 @@ def is_importable(obj: Any) -> bool:
         pass
     if isinstance(obj, type | FunctionType):
         return bool(cloudpickle._should_pickle_by_reference(obj))
-    return _is_held(obj, sys.modules.get(getattr(obj, "__module__", None) or ""))
+    return is_held(obj)
 
 
 def is_held(obj: Any) -> bool:
     """True if the object's module has it under the object's name: it lives as long as the module does."""
-    return _is_held(obj, sys.modules.get(obj.__module__ or ""))
-
-
-def _is_held(obj: Any, found: Any) -> bool:
     try:
-        for name in obj.__qualname__.split("."):
+        found = sys.modules[obj.__module__]
+        for name in _name(obj).split("."):
             found = getattr(found, name)
     except Exception:  # a module, or a metaclass, may answer with anything
         return False
     return found is obj
+
+
+def _name(obj: Any) -> str:
+    return getattr(obj, "__qualname__", None) or obj.__name__  # what typing makes has no other
 
 
 def find_context_var(var: ContextVar[Any]) -> tuple[str, str] | None:
@@ -78,7 +78,7 @@ def find_place(obj: Any) -> tuple[str, str] | None:
     if isinstance(obj, ContextVar):
         return find_context_var(obj)
     try:
-        module, name = obj.__module__, obj.__qualname__
+        module, name = obj.__module__, _name(obj)
         found = vars(sys.modules[module]).get(name)
     except (AttributeError, KeyError, TypeError):
         return None
@@ -91,18 +91,41 @@ def reduce_class(cls: type) -> Reduced:
         raise TypeError(f"the msgspec.Struct {cls.__qualname__!r} must be defined in an importable module")
     if issubclass(cls, enum.Enum):
         return _reduce_enum(cls)
-    names, _ = cloudpickle._class_getstate(cls)
+    names = _names(cls)
     first: dict[str, Any] = {"__qualname__": cls.__qualname__}
-    if "__module__" in vars(cls):
-        first["__module__"] = cls.__module__
+    for name in ("__module__", "__orig_bases__"):
+        if name in names:
+            first[name] = names.pop(name)
     if isinstance(own_dict := vars(cls).get("__dict__"), property):
         first["__dict__"] = own_dict
     if "__slots__" in names:
         first["__slots__"] = slots = names.pop("__slots__")
         for slot in (slots,) if isinstance(slots, str) else slots:
             names.pop(_mangled(cls, slot), None)  # the descriptor, which the new class makes itself
-    args = type(cls), cls.__name__, cloudpickle._get_bases(cls), first
-    return make_class, args, (names, {}), None, None, cloudpickle._class_setstate
+    bases = cls.__bases__
+    if type(cls).__name__ == "_TypedDictMeta":  # which takes nothing but what it has made itself
+        bases = (sys.modules[type(cls).__module__].TypedDict,)
+    return make_class, (type(cls), cls.__name__, bases, first), (names, {}), None, None, set_class
+
+
+def _names(cls: type) -> dict[str, Any]:
+    names: dict[str, Any] = cloudpickle._class_getstate(cls)[0]
+    if "_abc_impl" in names:  # the registered subclasses, some of which may be gone
+        names["_abc_impl"] = [subclass for subclass in names["_abc_impl"] if subclass is not None]
+    return names
+
+
+def set_class(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
+    """Give a class the names of its namespace, and an enum's members the attributes of theirs."""
+    names, members = state
+    # Past the metaclass's own __setattr__. The line number goes when anything else is set.
+    for name in sorted(names, key="__firstlineno__".__eq__):
+        if name != "_abc_impl":
+            type.__setattr__(cls, name, names[name])
+    for subclass in names.get("_abc_impl", ()):
+        cls.register(subclass)
+    for name, attributes in members.items():
+        vars(cls.__members__[name]).update(attributes)
 
 
 def _mangled(cls: type, name: str) -> str:
@@ -150,7 +173,7 @@ _ENUM_OWN: Final = (
 def _reduce_enum(cls: type[enum.Enum]) -> Reduced:
     # Iteration would leave out aliases.
     members = {name: member._value_ for name, member in cls.__members__.items()}
-    names, _ = cloudpickle._class_getstate(cls)
+    names = _names(cls)
     for name in (*_ENUM_OWN, *members):
         names.pop(name, None)
     more = {
@@ -160,7 +183,7 @@ def _reduce_enum(cls: type[enum.Enum]) -> Reduced:
     }
     names["__qualname__"] = cls.__qualname__
     options = {"boundary": cls._boundary_} if issubclass(cls, enum.Flag) else {}  # type: ignore[attr-defined]
-    return make_enum, (cls.__bases__, cls.__name__, members, options), (names, more), None, None, set_enum
+    return make_enum, (cls.__bases__, cls.__name__, members, options), (names, more), None, None, set_class
 
 
 def make_enum(bases: tuple[type, ...], name: str, members: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -169,13 +192,6 @@ def make_enum(bases: tuple[type, ...], name: str, members: dict[str, Any], optio
     for member, value in members.items():
         namespace[member] = value
     return metaclass.__new__(metaclass, name, bases, namespace, **options)
-
-
-def set_enum(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
-    names, more = state
-    cloudpickle._class_setstate(cls, (names, {}))
-    for name, attributes in more.items():
-        vars(cls.__members__[name]).update(attributes)
 
 
 def reduce_function(function: FunctionType, namespace: object) -> Reduced:
@@ -205,7 +221,7 @@ def set_function(function: FunctionType, state: tuple[dict[str, Any], dict[str, 
             setattr(function, name, value)
 
 
-def reduce_cached_function(function: Any) -> Reduced:
+def _reduce_cached_function(function: Any) -> Reduced:
     """Reduce what `functools.lru_cache` made; the cache itself stays behind."""
     kept = {k: v for k, v in vars(function).items() if k not in ("__wrapped__", "cache_parameters")}
     parameters = function.cache_parameters()
@@ -214,6 +230,66 @@ def reduce_cached_function(function: Any) -> Reduced:
 
 def make_cached_function(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(function)
+
+
+def _reduce_new_type(new: Any) -> Reduced:
+    return typing.NewType, (new.__name__, new.__supertype__), dict(vars(new))
+
+
+def _reduce_type_variable(var: Any) -> Reduced:
+    return make_type_variable, (var.__module__, *cloudpickle._decompose_typevar(var)[:5])
+
+
+def make_type_variable(module: str, name: str, bound: Any, constraints: tuple[Any, ...], *variance: bool) -> Any:
+    made = cloudpickle._make_typevar(name, bound, constraints, *variance, None)
+    made.__module__ = module
+    return made
+
+
+def _reduce_type_parameter(parameter: Any) -> Reduced:
+    return make_type_parameter, (parameter.__module__, type(parameter), parameter.__name__)
+
+
+def make_type_parameter(module: str, kind: Callable[[str], Any], name: str) -> Any:
+    made = kind(name)
+    made.__module__ = module
+    return made
+
+
+def _reduce_type_alias(alias: Any) -> Reduced:
+    if alias.__type_params__ or not alias.__name__.isidentifier():
+        return make_type_alias, (alias.__name__, alias.__value__, alias.__type_params__)
+    cell = CellType()
+    return make_lazy_type_alias, (alias.__name__, cell), (cell, alias.__value__), None, None, set_type_alias
+
+
+def make_type_alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    return TypeAliasType(name, value, type_params=parameters)
+
+
+def make_lazy_type_alias(name: str, cell: CellType) -> Any:
+    """Make an alias that finds its value in the cell once it is asked: the value may speak of the alias."""
+    names: dict[str, Any] = {"__cell__": cell}
+    exec(f"type {name} = __cell__.cell_contents", names)
+    return names[name]
+
+
+def set_type_alias(alias: Any, state: tuple[CellType, Any]) -> None:
+    state[0].cell_contents = state[1]
+
+
+NAMED: Final[dict[type, Callable[[Any], Reduced]]] = {
+    functools._lru_cache_wrapper: _reduce_cached_function,
+    typing.NewType: _reduce_new_type,
+    typing.TypeVar: _reduce_type_variable,
+    typing.ParamSpec: _reduce_type_parameter,
+    typing.TypeVarTuple: _reduce_type_parameter,
+}
+"""How those are reduced that pickle by a name of their own, besides functions."""
+
+TypeAliasType: Any = getattr(typing, "TypeAliasType", None)  # since Python 3.12
+if TypeAliasType is not None:
+    NAMED[TypeAliasType] = _reduce_type_alias
 
 
 def reduce_context_var(var: ContextVar[Any]) -> tuple[str, tuple[Any, ...]]:
@@ -245,25 +321,6 @@ def _reduce_weak_mapping(mapping: Any) -> Reduced:
     return type(mapping), (), None, None, iter(list(mapping.items()))
 
 
-def _reduce_new_type(new: Any) -> Any:
-    if is_importable(new):
-        return NotImplemented
-    return typing.NewType, (new.__name__, new.__supertype__), dict(vars(new))
-
-
-def _reduce_type_parameter(parameter: Any) -> Any:
-    module = getattr(parameter, "__module__", None)
-    if module not in _MAINS and getattr(sys.modules.get(module or ""), parameter.__name__, None) is parameter:
-        return NotImplemented
-    return make_type_parameter, (type(parameter), parameter.__name__, module)
-
-
-def make_type_parameter(kind: Callable[[str], Any], name: str, module: str | None) -> Any:
-    made = kind(name)
-    made.__module__ = module
-    return made
-
-
 def _constant(name: str) -> Callable[[object], str]:
     return lambda _: name
 
@@ -274,9 +331,6 @@ REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_mapping,
     weakref.WeakValueDictionary: _reduce_weak_mapping,
-    typing.NewType: _reduce_new_type,
-    typing.ParamSpec: _reduce_type_parameter,
-    typing.TypeVarTuple: _reduce_type_parameter,
     # Compared by identity, and without a reduction of their own.
     type(dataclasses.MISSING): _constant("MISSING"),
     type(dataclasses.KW_ONLY): _constant("KW_ONLY"),

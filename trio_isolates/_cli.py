@@ -15,11 +15,11 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 import outcome
 import trio
@@ -44,10 +44,10 @@ from trio_isolates._selection import SelectionError, compile_selection, to_json
 _OK, _BAD, _USAGE = 0, 1, 2
 
 _EXITS = "exit status: 0 all is well, 1 some document is bad, 2 wrong usage,\n130 interrupted"
-_ABOUT = "Parse JSON in a supervised pool of isolates: processes under structured concurrency."
+_ABOUT = "Parse JSON in a supervised pool of isolates, processes that never linger."
 _ABOUT_EXAMPLES = f"""\
 examples:
-  trio-isolates demo                what a pool does for an event loop, in figures
+  trio-isolates demo                what a pool does for an event loop
   trio-isolates parse data/         every *.json and *.json.gz in a folder
   trio-isolates parse a.json b.json.gz --select 'items[].name' --output ndjson
   trio-isolates parse --help        all about one command
@@ -55,8 +55,8 @@ examples:
 {_EXITS}"""
 _PARSE = """\
 Parse JSON documents in a pool, one document a file, and print a line for each.
-A bad one is one line "path:line:column: what" on standard error; all the others
-are still parsed."""
+A bad one is one line "path:line:column: what" on standard error; all the
+others are still parsed."""
 _PARSE_EXAMPLES = f"""\
 examples:
   trio-isolates parse data/
@@ -69,12 +69,13 @@ examples:
         path, bytes, type, length and ms of each document, as JSON
   trio-isolates parse data/ --select user.name
         one more column: the selected value, cut to fit
-  trio-isolates parse data/ --select '{{id: id, n: length(items)}}' --output ndjson
+  trio-isolates parse data/ --output ndjson --select '{{id: id, n: length(tags)}}'
         the selected values alone, whole, one a line
 
 Lines come in the order of the paths. "bytes" is the JSON text, after
-decompression; "ms" is the worker's time to read, parse and select. UTF-8, UTF-16
-and UTF-32 are read. NaN and Infinity are taken, and written, as by Python's json.
+decompression; "ms" is the worker's time to read, parse and select. UTF-8,
+UTF-16 and UTF-32 are read. NaN and Infinity are taken, and written, as by
+Python's json.
 
 {_EXITS}"""
 _DEMO = """\
@@ -125,7 +126,8 @@ _E = TypeVar("_E", bound=BaseException)
 
 def _leaf(error: BaseException, kind: type[_E]) -> _E | None:
     if isinstance(error, BaseExceptionGroup):
-        leaves = (_leaf(inner, kind) for inner in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        leaves = (_leaf(inner, kind) for inner in group.exceptions)
         return next((leaf for leaf in leaves if leaf is not None), None)
     return error if isinstance(error, kind) else None
 
@@ -135,7 +137,7 @@ def _complain(text: str) -> None:
 
 
 @contextmanager
-def _ended_by(signals: list[signal.Signals]) -> Iterator[None]:
+def _ended_by(signals: list[signal.Signals]) -> Generator[None, None, None]:
     """Let SIGTERM and SIGHUP unwind as Ctrl-C does: workers, bar and temporary files go as well."""
 
     def interrupt(number: int, _: FrameType | None) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, final
+from typing import Any, TypeAlias, TypeVar, cast, final
 
 import attrs
 import trio
@@ -23,6 +23,7 @@ from trio_isolates import IsolateDied, Pool, current_default_isolate_limiter, op
 from trio_isolates._screen import Screen
 
 _T = TypeVar("_T")
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | None"
 _TICK = 0.001  # seconds
 _START_TIME = 30  # seconds
 _DOCUMENTS_PER_MEGABYTE = 3
@@ -38,10 +39,10 @@ class Totals:
     sum: float
 
 
-def load(path: str) -> Any:
+def load(path: str) -> Json:
     """Read and parse one document."""
     with open(path, "rb") as file:
-        return json.loads(file.read())
+        return cast(Json, json.loads(file.read()))
 
 
 def total(path: str) -> Totals:
@@ -156,7 +157,7 @@ class _Ticker:
 
 
 async def _inline(paths: Sequence[str]) -> list[Totals]:
-    totals = []
+    totals: list[Totals] = []
     for path in paths:
         totals.append(total(path))
         await trio.lowlevel.checkpoint()
@@ -215,7 +216,7 @@ def make_documents(screen: Screen, folder: str, megabytes: int) -> list[str]:
     """Write varied JSON, the same at each run, and return the paths."""
     rng = random.Random(20)
     kinds = _orders, _readings, _articles, _outline
-    paths = []
+    paths: list[str] = []
     # Most documents are small, a few are ten times as large: so it is with real ones.
     weights = [min(rng.lognormvariate(0, 1), 10) for _ in range(megabytes * _DOCUMENTS_PER_MEGABYTE)]
     screen.expect("making documents", len(weights))
@@ -259,9 +260,9 @@ def _articles(rng: random.Random, length: float) -> Any:
 
 def _outline(rng: random.Random, length: float) -> Any:
     root: dict[str, Any] = {"title": _words(rng, 3), "parts": []}
-    places = [root]
+    places: list[dict[str, Any]] = [root]
     for number in range(int(length / 75)):
-        place = {"title": _words(rng, 3), "number": number, "parts": []}
+        place: dict[str, Any] = {"title": _words(rng, 3), "number": number, "parts": []}
         rng.choice(places)["parts"].append(place)
         places = [*places[-50:], place] if number % 1000 else [root]  # deep, but within json's limit
     return root

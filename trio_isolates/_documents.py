@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, final
 
@@ -110,7 +110,7 @@ def find_documents(paths: Iterable[str]) -> Found:
     problems: dict[Problem, None] = {}
     repeated: dict[object, str] = {}
     for path in paths:
-        spelled = set()  # a pattern may match a folder and its files: the user named them once
+        spelled: set[str] = set()  # a pattern may match a folder and its files: the user named them once
         for key, found in _expand(path):
             if isinstance(found, Problem):
                 problems[found] = None
@@ -220,13 +220,20 @@ def read_document(reader: Reader, document: Document) -> Summary | Problem:
         return Problem(document.name, bad.text, bad.line, bad.column)
     except MemoryError:
         return Problem(document.name, "not enough memory to parse it")
-    length = len(value) if isinstance(value, (dict, list, str)) else None
-    seconds = time.perf_counter() - started
-    return Summary(document.name, size, _type_name(value), length, seconds, selected)
+    kind = _kind(value)
+    length = len(value) if kind in ("object", "array", "string") else None
+    return Summary(document.name, size, kind, length, time.perf_counter() - started, selected)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names: dict[type, str] = {dict: "object", list: "array", str: "string", bool: "boolean"}
+    return names.get(type(value), "number")
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def _collector_paused() -> Generator[None, None, None]:
     # Parsed JSON has no cycles, and looking for them doubles the time of a large document.
     enabled = gc.isenabled()
     gc.disable()
@@ -341,13 +348,6 @@ def _long_integer(text: str, limit: int) -> int:
         if whole and len(token[0].lstrip("-")) > limit:
             return token.start()
     return 0
-
-
-def _type_name(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {dict: "object", list: "array", str: "string", bool: "boolean"}
-    return names.get(type(value), "number")
 
 
 def _selected(search: Search, value: Any, cut: int | None) -> bytes:

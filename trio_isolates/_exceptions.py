@@ -219,6 +219,9 @@ class _Unpacker:
     def unpack(self) -> list[Exception]:
         errors = [self._error(place) for place in range(len(self._packed))]
         for error, packed in zip(errors, self._packed, strict=True):
+            if packed.cause is not None and isinstance(error, RemoteError) and error.__cause__ is not None:
+                _add_note(error, f"It stands in for what could not be sent: {try_str(error.__cause__)}")
+                error.__cause__ = None  # its place is the original's cause
             # Past the class's own __setattr__: a frozen dataclass refuses.
             if error.__cause__ is None:
                 if packed.cause is not None:

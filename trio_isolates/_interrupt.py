@@ -25,16 +25,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 SIGNAL: Final = signal.SIGURG
 
 # Frames that must not be left in the middle: a half-done import, log record or message cannot be
-# taken up again, and a lock that is half taken is never given back.
+# taken up again, a lock that is half taken is never given back, a process half started never killed.
 _IMPORT: Final = frozenset(
     {"importlib", "importlib._bootstrap", "importlib._bootstrap_external"}
     | {"_frozen_importlib", "_frozen_importlib_external"}
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in ("_boot", "_exceptions", "_interrupt", "_link", "_memory", "_pickling", "_worker")
+    for name in ("_boot", "_by_value", "_exceptions", "_interrupt", "_link", "_memory", "_pickling", "_worker")
 )
 _LOCKING: Final = frozenset({"logging", "threading"})
+_STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})
 _GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__", "enter_context"})
 
 _NOP: Final = dis.opmap["NOP"]
@@ -246,7 +247,7 @@ def _ignore(frame: FrameType, event: str, arg: object) -> None:
 
 def _must_be_whole(frame: FrameType, waits: bool) -> bool:
     code, module = frame.f_code, frame.f_globals.get("__name__")
-    if module in _IMPORT or (module in _OURS and code not in _open):
+    if module in _IMPORT or (module in _OURS and code not in _open) or (module, code.co_name) in _STARTS:
         return True
     return not waits and (code.co_name in _GUARDS or module in _LOCKING)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, final
@@ -19,7 +20,7 @@ from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._link import Link
-from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, Chunk, Mode, Spec
+from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, VALUE, Chunk, Mode, Spec
 from ._options import GcPolicy
 from ._pickling import Codec
 from ._wire import encode, encode_definitions
@@ -160,7 +161,7 @@ class Isolate:
         try:
             while frames := await link.read():
                 for kind, ident, body, buffers in frames:
-                    if kind <= DROPPED and kind != DEFINE:
+                    if VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
                     else:
                         self._take(kind, ident, body, buffers)
@@ -272,7 +273,11 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _log(body: Chunk) -> None:
-    record = logging.makeLogRecord(pickle.loads(body))
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
+    try:
+        record = logging.makeLogRecord(pickle.loads(body))
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    except Exception:  # an extra field that does not unpickle here, a filter that raises: the isolate is not to blame
+        if logging.raiseExceptions:  # as logging does it for its handlers
+            traceback.print_exc()

@@ -24,14 +24,12 @@ from typing import Any, Final, Literal, TypeAlias, final
 import trio
 
 from ._by_value import (
+    NAMED,
     REDUCERS,
-    CachedFunction,
-    find_context_var,
     find_place,
     is_held,
     is_importable,
     reduce_builtin,
-    reduce_cached_function,
     reduce_class,
     reduce_context_var,
     reduce_function,
@@ -133,11 +131,12 @@ class _Pickler(pickle.Pickler):
         super().__init__(_Sink(chunks.append), protocol=5, buffer_callback=take)
         self._codec = codec
         self._group = group
-        self.namespaces: dict[int, _Namespace] = {}
+        self._namespaces: dict[int, _Namespace] = {}
+        self.is_used_up = False  # it remembers more than `clear_memo` clears
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is FunctionType or kind is CachedFunction:
+        if kind is FunctionType or kind in NAMED:
             if is_importable(obj):
                 return NotImplemented
         elif issubclass(kind, type):
@@ -153,17 +152,16 @@ class _Pickler(pickle.Pickler):
         number = self._codec.number(obj)
         if number is not None:
             return _ref, (number,)
-        place = None
+        place = find_place(obj)
         if isinstance(obj, ContextVar):
-            place = find_context_var(obj)
             if place is None:
                 raise TypeError(f"{obj!r} is no module-level variable, so the other side could not find it")
             if place[0] != "__main__":
                 return _imported_context_var, place
-        if isinstance(obj, type | ContextVar) or is_held(obj):
+        if place is not None or isinstance(obj, type) or is_held(obj):
             if self._group is None:
                 return _ref, (self._codec.add_definition(obj),)
-            self._group.append((self._codec.new_number(), obj, place or find_place(obj)))
+            self._group.append((self._codec.new_number(), obj, place))
         return self._reduce_by_value(obj, place)
 
     def _reduce_by_value(self, obj: Any, place: tuple[str, str] | None) -> Any:
@@ -171,17 +169,18 @@ class _Pickler(pickle.Pickler):
             return reduce_class(obj)
         if isinstance(obj, FunctionType):
             return reduce_function(obj, self._stand_in(obj.__globals__))
-        if place is not None:
-            return _context_var, (*place, *reduce_context_var(obj))
-        return reduce_cached_function(obj)
+        if isinstance(obj, ContextVar):
+            return _context_var, (*(place or ()), *reduce_context_var(obj))
+        return NAMED[type(obj)](obj)
 
     def _stand_in(self, names: dict[str, Any]) -> _Namespace:
-        known = self.namespaces.get(id(names))
+        known = self._namespaces.get(id(names))
         if known is None:
             module = names.get("__name__")
             if not isinstance(module, str) or not self._codec.is_namespace(module, names):
                 module = None  # what attrs or exec made, say: not the module that __module__ speaks of
-            known = self.namespaces[id(names)] = _Namespace(names, module)
+            known = self._namespaces[id(names)] = _Namespace(names, module)
+            self.is_used_up = True
         return known
 
 
@@ -226,10 +225,10 @@ class Codec:
         try:
             pickler, chunks, buffers = self._pickler, self._chunks, self._buffers
             pickler.dump(value)
-            if len(chunks) == 1 and len(chunks[0]) < _SHORT and not (buffers or self._definitions):
+            if len(chunks) == 1 and len(chunks[0]) < _SHORT and not (
+                buffers or self._definitions or pickler.is_used_up
+            ):
                 pickler.clear_memo()
-                if pickler.namespaces:
-                    pickler.namespaces.clear()
                 short = chunks[:]
                 chunks.clear()
                 return short, [], []

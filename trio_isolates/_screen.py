@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, final
 
@@ -74,7 +74,7 @@ class Screen:
 
 
 @contextmanager
-def open_screen(*, bar: bool, animated: bool) -> Iterator[Screen]:
+def open_screen(*, bar: bool, animated: bool) -> Generator[Screen, None, None]:
     """Show a progress bar in this block, if standard error is a terminal, and take it away after it.
 
     An animated bar has a thread that draws it 10 times a second; one that is not takes no time from

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import Any, cast, final
 
 Search = Callable[[Any], Any]
 
@@ -50,10 +50,8 @@ def compile_selection(expression: str) -> Search:
     return search
 
 
-def _check(node: Any, expression: str) -> None:
-    if not isinstance(node, dict):
-        return
-    children = node["children"]
+def _check(node: Mapping[str, Any], expression: str) -> None:
+    children: list[Any] = node["children"]
     if node["type"] == "slice" and children[2] == 0:
         raise SelectionError("the step of a slice cannot be 0")
     if node["type"] == "function_expression":
@@ -62,7 +60,8 @@ def _check(node: Any, expression: str) -> None:
         if (why := _misused(name, given)) is not None:
             raise SelectionError(why, None if at is None else at.start())
     for child in children:
-        _check(child, expression)
+        if isinstance(child, dict):  # those of a slice are numbers
+            _check(cast(dict[str, Any], child), expression)
 
 
 def _misused(name: str, given: int) -> str | None:

@@ -155,6 +155,8 @@ class Crew:
             )
         if isinstance(failure, IsolateSpawnError):
             return IsolateSpawnError(str(failure))
+        if isinstance(failure, RestartLimitExceeded):
+            return RestartLimitExceeded(str(failure), causes=failure.causes)
         return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
 
     def _on_room(self, client: Client) -> None:
@@ -358,6 +360,8 @@ class Crew:
     def _final_error(self, error: BaseException | None) -> BaseException | None:
         ours: BaseException | None = self._teardown_error
         if isinstance(self.failure, RestartLimitExceeded):
+            if isinstance(error, RestartLimitExceeded) and error.causes == self.failure.causes:
+                return error  # the body was waiting for an answer, and was told
             ours = self.failure
         elif self._unnoticed:
             ours = self._unnoticed[0]

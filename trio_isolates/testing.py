@@ -76,7 +76,7 @@ class InlineEngine:
         self._faults = _Faults()
 
     def __repr__(self) -> str:
-        return f"<trio_isolates.testing.InlineEngine isolates={len(self._isolates)}>"
+        return f"<trio_isolates.testing.InlineEngine isolates={sum(i.is_alive for i in self._isolates)}>"
 
     @trio.lowlevel.enable_ki_protection
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:

@@ -1,0 +1,103 @@
+"""64 MiB on their way: deaths in the middle of them, and both directions at once."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import handlers
+from fifo import Fifo, open_fifo, within
+from handlers import MIB
+from trio_isolates import IsolateDied, open_pool, open_worker
+
+both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    with open_fifo(tmp_path) as opened:
+        yield opened
+
+
+@both_loops
+@within(30)
+async def test_killed_while_a_large_request_is_written(handler: Callable[..., Any], fifo: Fifo) -> None:
+    """A worker that is killed while it has read a part of 64 MiB of arguments fails that call only."""
+    async with open_pool(handler, workers=1) as pool:
+        (pid,) = pool.pids
+        await pool.call(_stop_reading, fifo.path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_any, pool, bytes(64 * MIB))
+            assert await fifo.line() == "stopped"
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(pid, signal.SIGKILL)
+        assert await pool.call(handlers.echo, 1) == 1
+        assert pool.pids != (pid,)
+
+
+def _stop_reading(fifo: Path) -> None:
+    """Have this process stop as soon as some of the next message has arrived."""
+    (fd,) = handlers.link_fds()
+
+    def stop() -> None:
+        select.select([fd], [], [])
+        handlers.tell(fifo, "stopped")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    threading.Thread(target=stop, daemon=True).start()
+
+
+async def _expect_any(pool: Any, value: bytes) -> None:
+    """The call dies, or is answered by the successor if it had not begun."""
+    try:
+        assert await pool.call(handlers.echo, value) == value
+    except IsolateDied as exc:
+        assert exc.maybe_executed  # noqa: PT017  # the other way out is as good
+
+
+@both_loops
+@within(30)
+async def test_killed_while_it_writes_a_large_reply(handler: Callable[..., Any], fifo: Fifo) -> None:
+    """A worker that is killed while it writes 64 MiB of result fails that call only."""
+    async with open_pool(handler, workers=1) as pool:
+        (pid,) = pool.pids
+        with pytest.raises(IsolateDied) as caught:
+            await pool.call(_reply_and_die)
+        assert caught.value.maybe_executed
+        assert await pool.call(handlers.echo, 1) == 1
+        assert pool.pids != (pid,)
+
+
+def _reply_and_die() -> bytes:
+    """Die when the first part of the reply has been sent."""
+    (fd,) = handlers.link_fds()
+
+    def die() -> None:
+        while select.select([], [fd], [], 0)[1]:  # until the socket is full
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=die, daemon=True).start()
+    return bytes(64 * MIB)
+
+
+@both_loops
+@within(30)
+async def test_large_messages_both_ways_at_once(handler: Callable[..., Any]) -> None:
+    """64 MiB in each direction at the same time do not wait for each other."""
+    big = os.urandom(MIB) * 64
+
+    async def call() -> None:
+        assert await worker.call(handlers.echo, big) == big
+
+    async with open_worker(handler) as worker, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(call)
