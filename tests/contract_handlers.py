@@ -159,7 +159,7 @@ async def tell_and_wait(fifo: Path, marker: Path | None = None) -> NoReturn:
             marker.touch()
 
 
-async def refuse_to_be_cancelled(fifo: Path) -> NoReturn:
+async def refuse_to_be_cancelled(fifo: Path) -> None:
     tell(fifo, "begun")
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
@@ -273,6 +273,12 @@ async def nested_sum(numbers: list[int]) -> tuple[int, list[int]]:
     """A run and a pool inside of an isolate, and a run inside of a run."""
     async with open_pool(add, workers=2) as pool:
         return await run(run_sum, numbers), await pool.map(numbers)
+
+
+async def pid_of_worker() -> int | None:
+    """The pid of an isolate that this one opens."""
+    async with open_worker(add) as worker:
+        return worker.pid
 
 
 async def run_sum(numbers: list[int]) -> int:

@@ -129,7 +129,9 @@ async def test_many_at_once() -> None:
     async def call(worker: Worker[..., int], number: int) -> None:
         answers[number] = await worker.call(number, 1)
 
-    for handler in (work.add, work.add_async):
+    handlers: list[Callable[..., Any]] = [work.add, work.add_async]
+    worker: Worker[..., Any]
+    for handler in handlers:
         answers.clear()
         async with open_worker(handler, max_in_flight=100) as worker, trio.open_nursery() as nursery:
             for number in range(1000):

@@ -43,10 +43,12 @@ loops = pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "a
 @within(20)
 async def test_init_state_teardown(fifo: Fifo) -> None:
     """`init` runs before `state`, whose result is the first argument of the handler and of `teardown`."""
-    for handler, state in [
+    ways: list[tuple[Callable[..., Any], Callable[[], Any]]] = [
         (work.with_state, work.make_state),
         (work.with_state_async, work.make_state_async),
-    ]:
+    ]
+    worker: Worker[..., Any]
+    for handler, state in ways:
         init, teardown = work.Teller(fifo.path, "init"), work.Teller(fifo.path, "teardown")
         async with open_worker(handler, init=init, state=state, teardown=teardown) as worker:
             assert await fifo.line() == "init"
@@ -70,18 +72,20 @@ async def test_one_function_for_both() -> None:
 @within(20)
 async def test_failing_start(handler: Callable[..., Any], option: str) -> None:
     """What `init` or `state` raises comes out of opening, as the cause of an IsolateSpawnError."""
-    options: dict[str, Any] = {"name": "the worker", option: work.init_1}
+    options: dict[str, Any] = {option: work.init_1}
     with pytest.raises(IsolateSpawnError, match=r"'the worker'.*CustomError: code 1") as caught:
-        async with open_worker(handler, **options):
+        async with open_worker(handler, name="the worker", **options):
             raise AssertionError
     assert isinstance(caught.value.__cause__, work.CustomError)
     with pytest.raises(IsolateSpawnError) as caught:
-        async with open_worker(handler, **{option: work.exit_3}):
+        async with open_pool(handler, workers=2, **options):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, work.CustomError)
+    options[option] = work.exit_3
+    with pytest.raises(IsolateSpawnError) as caught:
+        async with open_worker(handler, **options):
             raise AssertionError
     assert isinstance(caught.value.__cause__, RemoteError)
-    with pytest.raises(IsolateSpawnError):
-        async with open_pool(handler, workers=2, **{option: work.init_1}):
-            raise AssertionError
 
 
 @pytest.mark.usefixtures("kind")

@@ -116,11 +116,14 @@ async def test_what_cannot_be_killed(autojump_clock: MockClock, inline_isolates:
 
 @within(LONG)
 async def test_pids_are_nobody_s(autojump_clock: MockClock, inline_isolates: InlineEngine) -> None:
-    """Each isolate has a pid that no other has, and that no process can have."""
-    async with open_pool(apply, workers=3) as pool, open_worker(apply, engine=InlineEngine()) as worker:
+    """Each isolate, those in isolates too, has a pid that no other has, and that no process can have."""
+    async with (
+        open_pool(apply, workers=3) as pool,
+        open_worker(apply_async, engine=InlineEngine()) as worker,
+    ):
         await trio.testing.wait_all_tasks_blocked()
-        pids = {*pool.pids, worker.pid}
-        assert len(pids) == 4
+        pids = {*pool.pids, worker.pid, await worker.call(work.pid_of_worker)}
+        assert len(pids) == 5
         for pid in pids:
             assert pid is not None
             with pytest.raises(ProcessLookupError):
@@ -248,7 +251,7 @@ def test_pipe() -> None:
     assert ours.send([b"ab", bytearray(b"cd"), memoryview(b"ef")]) == 6
     assert theirs.receive(memory[:4]) == 4
     assert theirs.receive(memory[4:]) == 2
-    assert memory[:6] == b"abcdef"
+    assert bytes(memory[:6]) == b"abcdef"
     assert ours.send([b"x", bytes(100_000)]) == 65_536
     with pytest.raises(BlockingIOError):
         ours.send([b"x"])

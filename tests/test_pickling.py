@@ -1,27 +1,22 @@
-"""Messages of a codec: what is sent once, what fails, what is copied, and the globals of functions that arrive."""
+"""Messages of a codec: what is sent once, what fails, and the globals of functions that arrive."""
 
 from __future__ import annotations
 
-import array
 import gc
-import logging
-import mmap
+import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 import pytest
-from ends import End, Pair
 
-from trio_isolates import CallInterrupted, ProtocolError, UnsendableError
-from trio_isolates._pickling import Codec
-from trio_isolates._wire import MAX_BUFFERS, MAX_MESSAGE_SIZE
+from ends import End, Pair
+from trio_isolates import ProtocolError, UnsendableError
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def decorate(f):
 
 
 def test_a_decorator_has_globals_of_its_own(pair: Pair, library: ModuleType) -> None:
-    """A function that claims the main program's module, as functools.wraps makes it do, keeps its own globals."""
+    """A function that claims the main program's module, as after functools.wraps, keeps its own globals."""
     pair.parent.run("""
         from a_library import decorate
         def helper(x): return ("mine", x)
@@ -137,12 +132,12 @@ def test_functions_of_exec_have_globals_of_their_own(pair: Pair) -> None:
 
 # Context variables.
 
-importable: ContextVar[Any] = ContextVar("importable", default=threading.Lock())
+importable: ContextVar[Any] = ContextVar("importable", default=threading.Lock())  # noqa: B039  # never asked for
 _hidden: list[ContextVar[int]] = [ContextVar("hidden")]
 
 
 def test_a_context_variable_of_a_module(pair: Pair) -> None:
-    """A variable of an importable module is the same there, also if the main program imported it from there."""
+    """A variable of an importable module is found there, also if the main program has imported it."""
     vars(pair.parent.main)["importable"] = importable
     assert pair.there(importable) is importable
     assert pair.back(importable) is importable
@@ -288,7 +283,7 @@ class Nested:
     """While it is pickled it pickles another message with the same codec, which is sent at once."""
 
     def __init__(self, end: End, other: End, value: object) -> None:
-        self.send = lambda: other.receive(end.codec.dumps(value))
+        self.send: Callable[[], Any] = lambda: other.receive(end.codec.dumps(value))
         self.sent: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -318,7 +313,7 @@ def test_a_message_sent_while_another_fails(pair: Pair) -> None:
 
 
 def test_a_message_that_fails_while_another_is_made(pair: Pair) -> None:
-    """An inner message that cannot be sent fails the outer one, if its error is let pass, and nothing after."""
+    """An inner message that cannot be sent fails the outer one that lets its error pass, and none after."""
     cls = picky(pair)
     with pytest.raises(UnsendableError, match=r"value\[1\]: cannot pickle '.*Nested'.*'_thread.lock'"):
         pair.parent.dumps([cls, Nested(pair.parent, pair.worker, threading.Lock())])
@@ -342,7 +337,7 @@ def test_a_message_opened_while_another_is() -> None:
 class Opener:
     """Opens a message while it is itself opened."""
 
-    opens: list[Callable[[], Any]] = []
+    opens: ClassVar[list[Callable[[], Any]]] = []
 
     def __init__(self, opens: Callable[[], Any]) -> None:
         self.opens[:] = [opens]
@@ -357,8 +352,6 @@ def open_inner() -> Any:
 
 def test_a_message_is_opened_only_at_its_link(pair: Pair) -> None:
     """What refers to a definition cannot be opened by plain pickle, and says so."""
-    import pickle
-
     chunks, _, _ = pair.parent.dumps(picky(pair))
     with pytest.raises(pickle.UnpicklingError, match="end of its link"):
         pickle.loads(b"".join(chunks))

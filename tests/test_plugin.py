@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -106,6 +107,7 @@ def test_inline_isolates(tests: pytest.Pytester) -> None:
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a descriptor is")
 def test_leak_check(tests: pytest.Pytester) -> None:
     """`isolate_leak_check` fails a test that leaves processes, descriptors or threads of isolates behind."""
     result = run(
@@ -170,3 +172,13 @@ def test_leak_check(tests: pytest.Pytester) -> None:
         r"thread 'trio_isolates deadman'",
     ):
         assert re.search(found, text), found
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps here")
+def test_processes_where_there_is_no_proc() -> None:
+    """The table that `ps` gives says of this process what the kernel says."""
+    table = dict(_pytest_plugin._ps_table())
+    assert table[os.getpid()][0] == os.getppid()
+    assert "zombie" not in table[os.getpid()][1]
+    if Path("/proc/self/stat").exists():
+        assert dict(_pytest_plugin._proc_table())[os.getpid()][0] == os.getppid()

@@ -55,7 +55,8 @@ def is_held(obj: Any) -> bool:
 
 
 def _name(obj: Any) -> str:
-    return getattr(obj, "__qualname__", None) or obj.__name__  # what typing makes has no other
+    name: str = getattr(obj, "__qualname__", None) or obj.__name__  # what typing makes has only that
+    return name
 
 
 def find_context_var(var: ContextVar[Any]) -> tuple[str, str] | None:

@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
     except BaseException as error:
         if _leaf(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one has nothing left to end
             _complain("interrupted")
             return 128 + signals[-1]
         if (ended := _leaf(error, OutputEnded)) is not None:

@@ -75,10 +75,10 @@ async def run_demo(screen: Screen, megabytes: int, workers: int | None) -> bool:
         expected, inline = await _measured(partial(_inline, paths))
         screen.row(_HEADER)
         screen.row(inline.row("inline, in the event loop", len(paths), size))
+        _step(screen)
         count = workers or int(current_default_isolate_limiter().total_tokens)
         async with open_pool(total, workers=count) as pool:
             await _started(pool, count)
-            _step(screen)
             _, summaries = await _measured(partial(pool.map, paths))
             screen.row(summaries.row(f"pool of {count}, totals come home", len(paths), size))
             _step(screen)

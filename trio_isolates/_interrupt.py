@@ -32,13 +32,40 @@ _IMPORT: Final = frozenset(
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in ("_boot", "_by_value", "_exceptions", "_interrupt", "_link", "_memory", "_pickling", "_worker")
+    for name in (
+        "_boot",
+        "_by_value",
+        "_exceptions",
+        "_interrupt",
+        "_link",
+        "_memory",
+        "_pickling",
+        "_worker",
+    )
 )
 _LOCKING: Final = frozenset({"logging", "threading"})
 _STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})
 _GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__", "enter_context"})
 
-_NOP: Final = dis.opmap["NOP"]
+# What a statement still does after its last call. A call that acquires something and the `try` that
+# gives it back belong together, though one is over before the other begins.
+_TRIVIAL: Final = frozenset(
+    dis.opmap[name]
+    for name in (
+        "CACHE",
+        "EXTENDED_ARG",
+        "NOP",
+        "POP_TOP",
+        "STORE_DEREF",
+        "STORE_FAST",
+        "STORE_GLOBAL",
+        "STORE_NAME",
+    )
+)
+_CACHE: Final = dis.opmap["CACHE"]
+_CALLS: Final = frozenset(
+    number for name, number in dis.opmap.items() if name.startswith(("CALL", "PRECALL"))
+)
 _open: Final[set[CodeType]] = set()
 
 
@@ -48,13 +75,20 @@ def interruptible(function: F) -> F:
     return function
 
 
+def _exception_table(code: CodeType) -> list[tuple[int, int, int]]:
+    """Return the ranges of bytecode in which exceptions are handled, each as (start, end, handler)."""
+    entries: Any = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    return [(entry.start, entry.end, entry.target) for entry in entries]
+
+
 def _waits() -> dict[CodeType, tuple[int, int]]:
     """Return the functions of `threading` that wait, and the range of their bytecode that may be left.
 
     Outside the first `try` of `Condition.wait` its lock is not held, or a waiter is left over.
     """
-    first: Any = dis.Bytecode(threading.Condition.wait).exception_entries[0]  # type: ignore[attr-defined]
-    waits: dict[CodeType, tuple[int, int]] = {threading.Condition.wait.__code__: (first.start, first.end)}
+    code = threading.Condition.wait.__code__
+    start, end, _ = _exception_table(code)[0]
+    waits = {code: (start, end)}
     for name in ("join", "_wait_for_tstate_lock"):
         if (function := getattr(threading.Thread, name, None)) is not None:
             waits[function.__code__] = (0, sys.maxsize)
@@ -91,10 +125,11 @@ class Interrupter:
         self._page = page
         self._busy = False  # in `drain` or the signal handler, which must not interrupt themselves
         self._most = 64  # cancelled ids above which those that are over are swept out
-        self._armed: FrameType | None = None  # at whose next line to raise
+        self._armed: FrameType | None = None  # in which to raise, as soon as it has come
+        self._place = 0  # to this bytecode
         self._was_tracing = False
         self._tracer: Any = None  # the user's, meanwhile
-        self._local_tracer: Any = None
+        self._local_tracer: tuple[Any, bool] = None, False
         self.cancelled: set[int] = set()
         self.running = 0
         self.active = 0  # as `running`, but kept until the call's answer is made
@@ -190,7 +225,7 @@ class Interrupter:
         if not self.running and (frame is None or frame.f_code is _BASE or _is_cleaning_up()):
             return False
         waits = frame is not None and _is_waiting(frame)
-        outermost: FrameType | None = None
+        innermost, outermost = frame, None
         while frame is not None and frame.f_code is not _BASE:
             if _must_be_whole(frame, waits):
                 outermost = frame
@@ -200,36 +235,39 @@ class Interrupter:
         if outermost is not None:
             self._arm(outermost.f_back)
             return False
+        assert innermost is not None
+        if self._armed is innermost and innermost.f_lasti < self._place:
+            return True  # still in the same call: it blocks
+        if not waits and _is_before_try(innermost):
+            self._arm(innermost)
+            return False
         return True
 
-    # Raising later: at a line, when the `with` statement knows what it has entered.
+    # Raising later: when the frame has taken note of what its call has entered or acquired.
 
     def _arm(self, caller: FrameType | None) -> None:
-        """Raise at the next line of `caller`, or of its callers when it returns before."""
+        """Raise in `caller` when the call that it is in has returned."""
         if caller is self._armed or caller is None or caller.f_code is _BASE:
             return
         self._disarm()
         if not self._was_tracing:
             self._was_tracing = True
             self._tracer = sys.gettrace()
-        self._armed, self._local_tracer = caller, caller.f_trace
+        self._armed, self._place = caller, _place_after(caller)
+        self._local_tracer = caller.f_trace, caller.f_trace_opcodes
+        caller.f_trace_opcodes = True
         caller.f_trace = self._on_trace
         sys.settrace(_ignore)
 
     def _disarm(self) -> None:
         frame, self._armed = self._armed, None
         if frame is not None:
-            frame.f_trace = self._local_tracer
-            self._local_tracer = None
+            frame.f_trace, frame.f_trace_opcodes = self._local_tracer
+            self._local_tracer = None, False
             sys.settrace(None)
 
     def _on_trace(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "return":
-            self._disarm()
-            self._arm(frame.f_back)
-            return None
-        # A `try:` line is a NOP: whoever has entered something gives it back only from inside.
-        if event != "line" or frame.f_code.co_code[frame.f_lasti] == _NOP:
+        if event != "exception" and not (event == "opcode" and frame.f_lasti >= self._place):
             return self._on_trace
         self._disarm()
         if self.active in self.cancelled and (self.running or not _is_cleaning_up()):
@@ -256,6 +294,49 @@ def _is_waiting(innermost: FrameType) -> bool:
     """True in a blocking wait of `threading`, which gives its locks back when it is left."""
     start, end = _WAITS.get(innermost.f_code, (0, 0))
     return start <= innermost.f_lasti < end
+
+
+def _place_after(frame: FrameType) -> int:
+    """Return the bytecode at which to raise when the frame's call has returned.
+
+    That is the next one, unless all that comes before a `try` is to keep the result.
+    """
+    code, table = frame.f_code.co_code, _exception_table(frame.f_code)
+    first = frame.f_lasti + 2
+    while first < len(code) and code[first] == _CACHE:
+        first += 2
+    outer = _handlers(table, first)
+    place = first
+    while place < len(code):
+        inner = _handlers(table, place)
+        if len(inner) > len(outer) and inner[len(inner) - len(outer) :] == outer:
+            return place
+        if code[place] not in _TRIVIAL:
+            break
+        place += 2
+    return first
+
+
+def _handlers(table: list[tuple[int, int, int]], place: int) -> list[int]:
+    """Return where an exception at this place goes, from there if it is raised again, and so on."""
+    found: list[int] = []
+    while True:
+        target = next((target for start, end, target in table if start <= place < end), None)
+        if target is None or target in found:
+            return found
+        found.append(target)
+        place = target
+
+
+def _is_before_try(frame: FrameType) -> bool:
+    """True if the frame is in a call, or just behind it, after which a `try` begins."""
+    code = frame.f_code.co_code
+    if code[frame.f_lasti] not in _CALLS:
+        return False
+    place = frame.f_lasti + 2
+    while code[place] == _CACHE:
+        place += 2
+    return code[place] in _TRIVIAL and _place_after(frame) > place
 
 
 def _is_cleaning_up() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ class Screen:
         self.width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         self._bar = bar
         # One terminal for both: rows go through the bar, which makes room for them.
-        self._shared = bar is not None and sys.stdout.isatty() and os.ttyname(1) == os.ttyname(2)
+        same = os.fstat(1).st_rdev == os.fstat(2).st_rdev
+        self._shared = bar is not None and sys.stdout.isatty() and same
 
     def row(self, line: str | bytes) -> None:
         """Write a line to standard output, at once."""
@@ -77,10 +79,11 @@ class Screen:
 def open_screen(*, bar: bool, animated: bool) -> Generator[Screen, None, None]:
     """Show a progress bar in this block, if standard error is a terminal, and take it away after it.
 
+    There is none when standard output is a pipe: what reads it (`| less`) may draw on the same terminal.
     An animated bar has a thread that draws it 10 times a second; one that is not takes no time from
     what is measured, and is drawn by `expect` and `refresh`.
     """
-    if not (bar and sys.stderr.isatty()):
+    if not (bar and sys.stderr.isatty()) or stat.S_ISFIFO(os.fstat(1).st_mode):
         yield Screen(None)
         return
     progress = _progress(animated)

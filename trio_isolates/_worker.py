@@ -232,7 +232,7 @@ class SyncServer:
             for frame in frames:
                 kind = frame[0]
                 if kind <= EXTENDED:
-                    self._answer(self._serve_call(frame))
+                    self._serve_call(frame)
                 elif kind == DEFINE:
                     self._service.codec.define(frame[1], bytes(frame[2]))
                 elif kind == CLOSE:
@@ -243,14 +243,17 @@ class SyncServer:
         self._service.flush()
         self._link.write(chunks)
 
-    def _serve_call(self, frame: Frame) -> list[Chunk]:
+    def _serve_call(self, frame: Frame) -> None:
+        """Answer one call. Its values are let go after the answer is out: to free a large tree takes long."""
         service, ident = self._service, frame[1]
         if not self._window.begin(ident):
-            return encode(DROPPED, ident)
+            self._answer(encode(DROPPED, ident))
+            return
         try:
             kind, (function, args, kwargs, values) = service.open(frame)
         except BaseException as exc:
-            return service.encode(ERROR, ident, exc)
+            self._answer(service.encode(ERROR, ident, exc))
+            return
         context = self._context.copy()
         if values:
             context.run(service.set_context, values)
@@ -261,7 +264,7 @@ class SyncServer:
         answer, value = self._window.run(ident, partial(context.run, function, *args, **kwargs))
         if answer == VALUE and inspect.iscoroutine(value):
             answer, value = ERROR, _not_async(function, value)
-        return service.encode(answer, ident, value)
+        self._answer(service.encode(answer, ident, value))
 
     def _call_alone(self, function: Callable[..., Any]) -> Any:
         """Run a function that nobody can interrupt; an async one under a Trio of its own."""
