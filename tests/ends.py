@@ -9,7 +9,10 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any, Literal
 
+from trio_isolates._exceptions import dump_error, load_error
 from trio_isolates._pickling import Codec, Pickled
+
+TITLE = "isolate 'w' (pid 1)"
 
 
 class End:
@@ -74,3 +77,34 @@ class Pair:
     def back(self, value: object) -> Any:
         """Send a value from the worker to the parent."""
         return self.parent.receive(self.worker.dumps(value))
+
+
+def home(pair: Pair, exc: BaseException) -> Any:
+    """Return the exception that the parent gets for one that was raised in the worker."""
+    with pair.worker.at_work():
+        pickled = dump_error(pair.worker.codec, exc, TITLE)
+    pair.parent.define(pickled)
+    with pair.parent.at_work():
+        return load_error(pair.parent.codec, b"".join(pickled[0]), pickled[1])
+
+
+def caught(function: Callable[..., object], *args: Any) -> BaseException:
+    """Return what the function raises."""
+    try:
+        function(*args)
+    except BaseException as exc:
+        return exc
+    raise AssertionError("nothing was raised")
+
+
+def links(exc: BaseException | None) -> list[str]:
+    """Return the chain of an exception as a reader of its traceback sees it."""
+    seen: list[str] = []
+    while exc is not None:
+        seen.append(str(exc))
+        if exc.__cause__ is not None:
+            exc = exc.__cause__
+            seen.append("from")
+        else:
+            exc = None if exc.__suppress_context__ else exc.__context__
+    return seen

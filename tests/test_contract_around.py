@@ -185,6 +185,20 @@ async def test_max_in_flight(fifo: Fifo, gate: Gate) -> None:
 
 @pytest.mark.usefixtures("kind")
 @within(20)
+async def test_pool_holds_calls_back(fifo: Fifo, gate: Gate) -> None:
+    """An isolate of a pool holds one call more than it can run; the others wait for whoever is free first."""
+    async with open_pool(work.tell_and_wait_for, workers=1, concurrency=2) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(pool.call, fifo.path, "begun", gate.path)
+            for _ in range(2):
+                assert await fifo.line() == "begun"
+            assert (pool.statistics().in_flight, pool.statistics().queued) == (3, 2)
+            gate.let_pass(5)
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
 async def test_statistics() -> None:
     """A worker and a pool count what became of their calls."""
     async with open_worker(apply) as worker, open_pool(apply, workers=2) as pool:

@@ -34,13 +34,14 @@ kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 
 
 @pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
 @within(20)
-async def test_cancelled_while_it_runs(fifo: Fifo, tmp_path: Path) -> None:
-    """Cancelled is raised when the handler, itself cancelled, has cleaned up; its worker lives."""
+async def test_cancelled_while_it_runs(handler: Callable[..., Any], fifo: Fifo, tmp_path: Path) -> None:
+    """Cancelled is raised when the async function, itself cancelled, has cleaned up; its worker lives."""
     marker = tmp_path / "marker"
-    async with open_worker(apply_async) as worker:
+    async with open_worker(handler) as worker:
         pid = worker.pid
-        assert await cancel_when_begun(fifo, worker.call, work.tell_and_wait, fifo.path, marker) is None
+        assert await cancel_when_begun(fifo, worker.run, work.tell_and_wait, fifo.path, marker) is None
         assert marker.exists()
         assert await worker.call(work.add, 1) == 11
         assert worker.pid == pid
@@ -48,9 +49,7 @@ async def test_cancelled_while_it_runs(fifo: Fifo, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize(
-    "options", [{"concurrency": 1}, {"max_in_flight": 1}], ids=["in the isolate", "here"]
-)
+@pytest.mark.parametrize("options", [{"concurrency": 1}, {"max_in_flight": 1}], ids=["sent", "unsent"])
 @within(20)
 async def test_cancelled_while_queued(options: dict[str, Any], fifo: Fifo, gate: Gate) -> None:
     """A call that is cancelled before its turn returns at once, and never runs."""
@@ -264,10 +263,8 @@ async def test_left_by_a_cancellation(fifo: Fifo) -> None:
 @within(20)
 async def test_shutdown_grace(fifo: Fifo) -> None:
     """A `teardown` that has not ended after `shutdown_grace` is killed, without a word."""
-    async with open_worker(
-        work.add_async, teardown=work.Hanger(fifo.path, "begun"), shutdown_grace=0.05
-    ) as worker:
-        assert await worker.call(1) == 11
+    async with open_worker(teardown=work.Hanger(fifo.path, "begun"), shutdown_grace=0.05) as worker:
+        assert await worker.run(work.add, 1) == 11
     assert await fifo.line() == "begun"
     assert worker.pid is None
 

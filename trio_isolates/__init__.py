@@ -2,9 +2,9 @@
 
 Read the modules from the top of this list, each builds on those before it: `_errors`, `_messages`
 (the words); `_wire`, `_pickling`, `_exceptions`, `_calls`, `_restart` (no I/O); `_memory`, `_link`
-(bytes that move); `_interrupt`, `_worker`, `_boot` (inside the isolate); `_engine`, `_isolate`
-(starting one, and its life); `_client`, `_supervisor` (calls, and who serves them); `_open_worker`,
-`_run`, `_pool` (the doors).
+(bytes that move); `_interrupt`, `_service`, `_worker`, `_boot` (inside the isolate); `_engine`,
+`_isolate` (starting one, and its life); `_client`, `_supervisor` (calls, and who serves them);
+`_open_worker`, `_run`, `_pool` (the doors).
 """
 
 import sys
@@ -22,10 +22,11 @@ from ._errors import (
     RestartLimitExceeded,
     UnsendableError,
 )
-from ._open_worker import Worker, WorkerStatistics, open_worker
-from ._pool import Pool, PoolStatistics, open_pool
+from ._open_worker import Worker, open_worker
+from ._pool import Pool, open_pool
 from ._restart import Restart
 from ._run import current_default_isolate_limiter, run
+from ._statistics import PoolStatistics, WorkerStatistics
 
 __all__ = [
     "run",

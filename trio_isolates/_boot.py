@@ -31,8 +31,9 @@ from ._link import BlockingLink, Link, SocketPipe, send_fds
 from ._memory import Page
 from ._messages import DEFINE, FAILED, LOG, SPEC, Chunk, Spec
 from ._pickling import Codec
+from ._service import Service
 from ._wire import encode
-from ._worker import AsyncServer, Service, SyncServer
+from ._worker import AsyncServer, SyncServer
 
 HANDOVER: Final = "_trio_isolates_handover"
 """Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""

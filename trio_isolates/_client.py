@@ -158,7 +158,7 @@ class Client:
         elif call.raise_cancel is not None:
             result = outcome.capture(call.raise_cancel)
         else:
-            result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "raised without a cancellation"))
+            result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         self._give_back()
 
@@ -181,7 +181,8 @@ class Client:
     def abort(self, call: _Call) -> trio.lowlevel.Abort:
         """The caller was cancelled: it is let go at once only if its call certainly never begins."""
         if call.raise_cancel is not None:
-            # Raised before anybody can know of it, so that a second Ctrl-C can be told from the one that came here.
+            # Raised before anybody can know of it, so that a second Ctrl-C can be told from the one
+            # that came here.
             try:
                 call.raise_cancel()
             except BaseException as exc:
@@ -310,4 +311,3 @@ def _rename(error: UnsendableError, kind: int) -> None:
                 break
     error.args = (error.args[0].replace(error.path, path, 1),)
     error.path = path
-

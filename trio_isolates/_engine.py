@@ -218,7 +218,7 @@ def _prepare_starts() -> None:
     if multiprocessing.spawn.get_preparation_data is _preparation_data:
         return
     multiprocessing.spawn.get_preparation_data = _preparation_data
-    # Made before the first start, it is inherited: a killed isolate that had isolates leaves no folder of its own.
+    # Made before the first start, it is inherited: a killed isolate that had isolates leaves no folder.
     multiprocessing.util.get_temp_dir()
     server: Any = multiprocessing.forkserver._forkserver
     # Untouched by the program: then the server may load what every isolate needs.
@@ -331,7 +331,7 @@ class _Job:
             self.ended.set()
 
     def _forget_process(self) -> None:
-        """Join what trio-parallel found dead and so did not join: multiprocessing would keep it, and its pipes."""
+        """Join what trio-parallel found dead and did not join: multiprocessing would keep its pipes."""
         for process in list(multiprocessing.process._children):  # type: ignore[attr-defined]
             if process.name == self.process_name:
                 process.join(0)
@@ -340,7 +340,10 @@ class _Job:
 async def _receive_hello(
     side: socket.socket, job: _Job, stack: contextlib.ExitStack
 ) -> tuple[int, int] | None:
-    """Wait for the process to say its pid and hand over its pidfd, which the stack closes; None if it ended before."""
+    """Wait for the process to say its pid and hand over its pidfd; None if it ended before.
+
+    stack: closes the pidfd.
+    """
     side.setblocking(False)
     hello: tuple[int, int] | None = None
     async with trio.open_nursery() as nursery:
@@ -377,4 +380,3 @@ def find_engine(engine: Engine | str | None) -> Engine:
     if isinstance(engine, str):
         raise ValueError(f"there is no engine {engine!r}; give 'process' or an engine object")
     return engine
-

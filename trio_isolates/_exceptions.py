@@ -124,6 +124,8 @@ class _Packer:
         return tuple(place for leaf in leaves if (place := self._place(leaf, depth)) is not None)
 
     def _pickle(self, exc: BaseException) -> tuple[bytes | None, str]:
+        if isinstance(exc, BaseExceptionGroup):
+            return None, "it is nested too deeply"
         if not isinstance(exc, Exception) or isinstance(exc, _ENDS_LOOPS):
             return None, ""
         return self._try_pickle(exc)
@@ -154,10 +156,9 @@ class _Packer:
         return pickled, ""
 
 
-def _is_cut(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return all(map(_is_cut, exc.exceptions))
-    return isinstance(exc, _CUT)
+def _is_cut(exc: Any) -> bool:
+    kind = type(exc)  # isinstance would also ask the exception itself
+    return all(map(_is_cut, exc.exceptions)) if issubclass(kind, BaseExceptionGroup) else issubclass(kind, _CUT)
 
 
 def _uncut(exc: BaseException | None) -> BaseException | None:

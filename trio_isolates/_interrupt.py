@@ -37,6 +37,7 @@ _OURS: Final = frozenset(
         "_by_value",
         "_exceptions",
         "_interrupt",
+        "_service",
         "_link",
         "_memory",
         "_pickling",
@@ -47,22 +48,14 @@ _LOCKING: Final = frozenset({"logging", "threading"})
 _STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})
 _GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__", "enter_context"})
 
-# What a statement still does after its last call. A call that acquires something and the `try` that
-# gives it back belong together, though one is over before the other begins.
+# What a statement still does after its last call.
 _TRIVIAL: Final = frozenset(
     dis.opmap[name]
-    for name in (
-        "CACHE",
-        "EXTENDED_ARG",
-        "NOP",
-        "POP_TOP",
-        "STORE_DEREF",
-        "STORE_FAST",
-        "STORE_GLOBAL",
-        "STORE_NAME",
-    )
+    for name in ("CACHE", "EXTENDED_ARG", "NOP", "POP_TOP")
+    + ("STORE_DEREF", "STORE_FAST", "STORE_GLOBAL", "STORE_NAME")
 )
 _CACHE: Final = dis.opmap["CACHE"]
+_PRECALL: Final = dis.opmap.get("PRECALL", -1)  # in 3.11: may make the call, and skip the CALL behind it
 _CALLS: Final = frozenset(
     number for name, number in dis.opmap.items() if name.startswith(("CALL", "PRECALL"))
 )
@@ -77,7 +70,7 @@ def interruptible(function: F) -> F:
 
 def _exception_table(code: CodeType) -> list[tuple[int, int, int]]:
     """Return the ranges of bytecode in which exceptions are handled, each as (start, end, handler)."""
-    entries: Any = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    entries: list[Any] = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
     return [(entry.start, entry.end, entry.target) for entry in entries]
 
 
@@ -238,9 +231,11 @@ class Interrupter:
         assert innermost is not None
         if self._armed is innermost and innermost.f_lasti < self._place:
             return True  # still in the same call: it blocks
-        if not waits and _is_before_try(innermost):
-            self._arm(innermost)
-            return False
+        if not waits and innermost.f_code.co_code[innermost.f_lasti] in _CALLS:
+            first, place = _places_after(innermost)
+            if first != place:
+                self._arm(innermost)
+                return False
         return True
 
     # Raising later: when the frame has taken note of what its call has entered or acquired.
@@ -253,7 +248,7 @@ class Interrupter:
         if not self._was_tracing:
             self._was_tracing = True
             self._tracer = sys.gettrace()
-        self._armed, self._place = caller, _place_after(caller)
+        self._armed, self._place = caller, _places_after(caller)[1]
         self._local_tracer = caller.f_trace, caller.f_trace_opcodes
         caller.f_trace_opcodes = True
         caller.f_trace = self._on_trace
@@ -296,25 +291,24 @@ def _is_waiting(innermost: FrameType) -> bool:
     return start <= innermost.f_lasti < end
 
 
-def _place_after(frame: FrameType) -> int:
-    """Return the bytecode at which to raise when the frame's call has returned.
+def _places_after(frame: FrameType) -> tuple[int, int]:
+    """Return the bytecode behind the one that the frame is at, and that at which to raise.
 
-    That is the next one, unless all that comes before a `try` is to keep the result.
+    They are the same, unless a `try` begins behind this statement: what acquires something and the
+    `try` that gives it back belong together. Then it is the first one inside.
     """
     code, table = frame.f_code.co_code, _exception_table(frame.f_code)
     first = frame.f_lasti + 2
-    while first < len(code) and code[first] == _CACHE:
+    while code[first] == _CACHE or (code[frame.f_lasti] == _PRECALL and code[first] in _CALLS):
         first += 2
-    outer = _handlers(table, first)
-    place = first
-    while place < len(code):
+    outer, place = _handlers(table, first), first
+    while True:
         inner = _handlers(table, place)
         if len(inner) > len(outer) and inner[len(inner) - len(outer) :] == outer:
-            return place
+            return first, place
         if code[place] not in _TRIVIAL:
-            break
+            return first, first
         place += 2
-    return first
 
 
 def _handlers(table: list[tuple[int, int, int]], place: int) -> list[int]:
@@ -326,17 +320,6 @@ def _handlers(table: list[tuple[int, int, int]], place: int) -> list[int]:
             return found
         found.append(target)
         place = target
-
-
-def _is_before_try(frame: FrameType) -> bool:
-    """True if the frame is in a call, or just behind it, after which a `try` begins."""
-    code = frame.f_code.co_code
-    if code[frame.f_lasti] not in _CALLS:
-        return False
-    place = frame.f_lasti + 2
-    while code[place] == _CACHE:
-        place += 2
-    return code[place] in _TRIVIAL and _place_after(frame) > place
 
 
 def _is_cleaning_up() -> bool:

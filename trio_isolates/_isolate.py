@@ -12,7 +12,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import trio
 
@@ -30,25 +30,29 @@ _LARGE: Final = 256 << 10  # bytes of a message from which the collector policy 
 
 Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[memoryview]], None]
 
-_paused = 0
+
+@final
+class _Collector:
+    """The cyclic garbage collector of this process, and how many deliveries hold it off."""
+
+    paused = 0
 
 
 @contextmanager
 def _collector(policy: GcPolicy) -> Generator[None, None, None]:
     """Hold the cyclic collector off while a large message is built; it would walk what is half made."""
-    global _paused
-    if policy == "leave" or not (gc.isenabled() or _paused):
+    if policy == "leave" or not (gc.isenabled() or _Collector.paused):
         yield
         return
     gc.disable()
-    _paused += 1
+    _Collector.paused += 1
     try:
         yield
     finally:
-        _paused -= 1
+        _Collector.paused -= 1
         if policy == "freeze":
             gc.freeze()
-        if not _paused:
+        if not _Collector.paused:
             gc.enable()
 
 
@@ -133,7 +137,8 @@ class Isolate:
                 self.cause = self.cause or failure
             try:
                 if self.death is None:
-                    self.death = Death(self.pid, failure.exitcode if isinstance(failure, EndedEarly) else None)
+                    exitcode = failure.exitcode if isinstance(failure, EndedEarly) else None
+                    self.death = Death(self.pid, exitcode)
                     self._on_death()
             finally:
                 self._settled.set()
@@ -216,7 +221,7 @@ class Isolate:
         self._link.write(encode(kind, ident, chunks, buffers), now=now)
 
     async def wait_ready(self) -> None:
-        """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they, or the start, failed."""
+        """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if it does not come to that."""
         await self._settled.wait()
         if not self.is_ready:
             await self._gone.wait()
@@ -224,7 +229,8 @@ class Isolate:
 
     def spawn_error(self) -> IsolateSpawnError:
         cause = self.cause or self.died(maybe_executed=False)
-        error = IsolateSpawnError(f"isolate {self.name!r} could not be started: {type(cause).__name__}: {cause}")
+        words = f"{type(cause).__name__}: {cause}"
+        error = IsolateSpawnError(f"isolate {self.name!r} could not be started: {words}")
         error.__cause__ = cause
         return error
 
@@ -242,7 +248,7 @@ class Isolate:
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, grace: float) -> None:
-        """Have it tear down and end; kill it if it has not after `grace` seconds. No call may be unanswered."""
+        """Have it tear down and end; kill it if it has not after `grace` seconds. No call may be open."""
         if self.death is None and self.is_ready:
             self.was_told_to_end = True
             self.send(CLOSE, 0, [b""])
@@ -269,7 +275,9 @@ class Isolate:
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     leaf = group.exceptions[0]
-    return _first(leaf) if isinstance(leaf, BaseExceptionGroup) else leaf
+    if isinstance(leaf, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", leaf))
+    return leaf
 
 
 def _log(body: Chunk) -> None:
@@ -278,6 +286,6 @@ def _log(body: Chunk) -> None:
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
-    except Exception:  # an extra field that does not unpickle here, a filter that raises: the isolate is not to blame
+    except Exception:  # an extra field that does not unpickle here, a filter that raises
         if logging.raiseExceptions:  # as logging does it for its handlers
             traceback.print_exc()

@@ -29,11 +29,11 @@ class Pipe(Protocol):
     """A byte stream that moves what it can at once."""
 
     def send(self, chunks: Sequence[Chunk]) -> int:
-        """Send from the front of `chunks`; return how many bytes went. Raises `BlockingIOError`, `OSError`."""
+        """Send from the front of `chunks`; return the bytes sent. Raises `BlockingIOError` or `OSError`."""
         ...
 
     def receive(self, memory: memoryview) -> int:
-        """Read into `memory`; return how many bytes came, 0 at the end. Raises `BlockingIOError`, `OSError`."""
+        """Read into `memory`; return the bytes read, 0 at the end. Raises `BlockingIOError` or `OSError`."""
         ...
 
     @property

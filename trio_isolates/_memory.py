@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, final
 
-RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked; pages untouched cost nothing
+RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked
 _BEGUN, _CANCELLED, _SEEN, _WRITTEN, _FIRST = 0, 1, 2, 3, 8
 _TAIL_AT: Final = 8 * (_FIRST + RING)
 TAIL_SIZE: Final = 64 << 10
@@ -90,7 +90,7 @@ class Page:
 
     @classmethod
     def attach(cls, fd: int) -> tuple[Page, bytes]:
-        """Open the page of another process by its `fd`, which is closed; return it and what lies behind it."""
+        """Open the page of another process by its `fd`, which is closed; return it and what lies behind."""
         size = os.fstat(fd).st_size - PAGE_SIZE
         beside = b""
         while len(beside) < size:

@@ -11,44 +11,18 @@ from contextvars import ContextVar
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final, overload
 
 import trio
-from attrs import frozen
 
 from ._engine import Engine
 from ._messages import CALL, RUN
 from ._options import GcPolicy, OnCancel, WorkerOptions, make_options
 from ._restart import Restart
+from ._statistics import WorkerStatistics, count
 from ._supervisor import Crew, open_crew
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@final
-@frozen
-class WorkerStatistics:
-    """What became of a worker's calls, from `Worker.statistics()`.
-
-    Attributes:
-        in_flight: calls sent and unanswered.
-        queued: calls that wait for a place in flight.
-        done: calls that returned a value.
-        failed: calls that raised.
-        cancelled: calls that were cancelled, begun or not.
-        replaced: workers that a cancellation had to kill and that were started anew.
-        restarted: workers that died unasked and were started anew.
-        late_replies: answers that came when nobody waited for them any more.
-    """
-
-    in_flight: int
-    queued: int
-    done: int
-    failed: int
-    cancelled: int
-    replaced: int
-    restarted: int
-    late_replies: int
 
 
 @final
@@ -113,22 +87,12 @@ class Worker(Generic[P, T]):
         await self._crew.aclose()
 
     def kill(self) -> None:
-        """End the worker at once. Calls in flight raise `IsolateDied`, later ones `trio.ClosedResourceError`."""
+        """End the worker at once. Calls in flight raise `IsolateDied`, later ones as if closed."""
         self._crew.kill()
 
     def statistics(self) -> WorkerStatistics:
         """Return a record of what became of the calls so far."""
-        crew = self._crew
-        return WorkerStatistics(
-            in_flight=sum(client.load for client in crew.clients),
-            queued=crew.queued,
-            done=crew.counts.done,
-            failed=crew.counts.failed,
-            cancelled=crew.counts.cancelled,
-            replaced=crew.replaced,
-            restarted=crew.restarted,
-            late_replies=crew.counts.late_replies,
-        )
+        return WorkerStatistics(**count(self._crew))
 
 
 @overload

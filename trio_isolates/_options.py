@@ -21,7 +21,7 @@ from ._environment import log_levels
 from ._memory import RING
 from ._messages import Spec
 from ._restart import Restart
-from ._worker import is_async
+from ._service import is_async
 
 OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]

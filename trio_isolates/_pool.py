@@ -33,7 +33,6 @@ from typing import (
 
 import outcome
 import trio
-from attrs import frozen
 
 from ._client import Client
 from ._engine import Engine
@@ -42,6 +41,7 @@ from ._messages import CALL, RUN
 from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_options
 from ._restart import Restart
 from ._run import usable_cpus
+from ._statistics import PoolStatistics, count
 from ._supervisor import Crew, open_crew
 
 P = ParamSpec("P")
@@ -49,32 +49,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-
-@final
-@frozen
-class PoolStatistics:
-    """What became of a pool's calls, from `Pool.statistics()`.
-
-    Attributes:
-        workers: isolates that can serve now.
-        in_flight: calls sent and unanswered.
-        queued: calls that wait for an isolate.
-        done, failed, cancelled: calls that returned a value, raised, were cancelled.
-        replaced: isolates that a cancellation had to kill and that were started anew.
-        restarted: isolates that died unasked and were started anew.
-        late_replies: answers that came when nobody waited for them any more.
-    """
-
-    workers: int
-    in_flight: int
-    queued: int
-    done: int
-    failed: int
-    cancelled: int
-    replaced: int
-    restarted: int
-    late_replies: int
 
 
 @final
@@ -282,18 +256,7 @@ class Pool(Generic[P, T]):
 
     def statistics(self) -> PoolStatistics:
         """Return a record of what became of the calls so far."""
-        crew = self._crew
-        return PoolStatistics(
-            workers=len(crew.clients),
-            in_flight=sum(client.load for client in crew.clients),
-            queued=crew.queued,
-            done=crew.counts.done,
-            failed=crew.counts.failed,
-            cancelled=crew.counts.cancelled,
-            replaced=crew.replaced,
-            restarted=crew.restarted,
-            late_replies=crew.counts.late_replies,
-        )
+        return PoolStatistics(workers=len(self._crew.clients), **count(self._crew))
 
 
 @overload

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import outcome
 import trio
@@ -124,7 +124,7 @@ class Crew:
         return best
 
     async def _wait(self) -> Client:
-        if self.failure is not None or self.is_ending or self._was_killed:
+        if self.failure is not None or self._is_over():
             raise self._unserved()
         waiter = _Waiter(trio.lowlevel.current_task(), self)
         self._queue.append(waiter)
@@ -194,15 +194,16 @@ class Crew:
     @trio.lowlevel.enable_ki_protection
     async def _keep(self, number: int) -> None:
         """Keep one post manned: start an isolate, and another when that one is gone."""
-        while not self.is_ending:
+        while not self._is_over():
             client = self.make_client(number)
             failure = await self._serve(client)
-            if self.is_ending or self._was_killed:
-                return
-            delay = self._judge(client, failure)
+            delay = None if self._is_over() else self._judge(client, failure)
             if delay is None:
                 return
             await trio.sleep(delay)
+
+    def _is_over(self) -> bool:
+        return self.is_ending or self._was_killed
 
     async def _serve(self, client: Client) -> IsolateError:
         """See one isolate through its life; return how that ended."""
@@ -318,7 +319,7 @@ class Crew:
             raise
 
     async def stop(self) -> None:
-        """Stop what is in flight, within `cancel_grace` seconds for everything; tear down in what is left of it."""
+        """Stop what is in flight, within `cancel_grace` seconds in total; tear down in what is left of them."""
         self.is_closed = True
         self.is_ending = True
         self._refuse_waiters()
@@ -375,8 +376,8 @@ class Crew:
 def _only(error: BaseException) -> BaseException:
     """Take a single exception out of the group that a nursery of ours has put around it."""
     if isinstance(error, BaseExceptionGroup):
-        leaves: tuple[BaseException, ...] = error.exceptions
-        return _only(leaves[0]) if len(leaves) == 1 else error
+        leaves = cast("tuple[BaseException, ...]", error.exceptions)
+        return _only(leaves[0]) if len(leaves) == 1 else cast(BaseException, error)
     return error
 
 

@@ -32,9 +32,10 @@ from ._open_worker import Worker
 from ._pickling import Codec
 from ._pool import Pool
 from ._run import isolate_limiter, usable_cpus
+from ._service import Service, Work
 from ._unsendable import type_name
 from ._wire import encode, encode_definitions
-from ._worker import AsyncServer, Service, Work
+from ._worker import AsyncServer
 
 __all__ = ["InlineEngine"]
 
