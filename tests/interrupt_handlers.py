@@ -536,9 +536,17 @@ def with_semaphore() -> None:
 def try_semaphore() -> None:
     SEMAPHORE.acquire()
     try:
-        pass
+        abs(0)
     finally:
         SEMAPHORE.release()
+
+
+def try_lock() -> None:
+    LOCK.acquire()
+    try:
+        abs(0)
+    finally:
+        LOCK.release()
 
 
 def set_event() -> None:
@@ -586,6 +594,7 @@ LOOPS: dict[str, Callable[[], None]] = {
         notify,
         with_semaphore,
         try_semaphore,
+        try_lock,
         set_event,
         with_own,
         with_outer,
@@ -597,8 +606,9 @@ LOOPS: dict[str, Callable[[], None]] = {
 }
 
 
-def loop_for_ever(name: str) -> NoReturn:
+def loop_for_ever(name: str, fifo: Path) -> NoReturn:
     loop = LOOPS[name]
+    tell(fifo, "begun")
     while True:
         loop()
 

@@ -187,14 +187,16 @@ async def test_max_in_flight(fifo: Fifo, gate: Gate) -> None:
 @within(20)
 async def test_pool_holds_calls_back(fifo: Fifo, gate: Gate) -> None:
     """An isolate of a pool holds one call more than it can run; the others wait for whoever is free first."""
-    async with open_pool(work.tell_and_wait_for, workers=1, concurrency=2) as pool:
-        async with trio.open_nursery() as nursery:
-            for _ in range(5):
-                nursery.start_soon(pool.call, fifo.path, "begun", gate.path)
-            for _ in range(2):
-                assert await fifo.line() == "begun"
-            assert (pool.statistics().in_flight, pool.statistics().queued) == (3, 2)
-            gate.let_pass(5)
+    async with (
+        open_pool(work.tell_and_wait_for, workers=1, concurrency=2) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(5):
+            nursery.start_soon(pool.call, fifo.path, "begun", gate.path)
+        for _ in range(2):
+            assert await fifo.line() == "begun"
+        assert (pool.statistics().in_flight, pool.statistics().queued) == (3, 2)
+        gate.let_pass(5)
 
 
 @pytest.mark.usefixtures("kind")

@@ -7,6 +7,10 @@ This module does not know what has crossed before, nor whose globals a function 
 
 from __future__ import annotations
 
+# cloudpickle has no types, and the parts that it is made of are private:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import builtins
 import dataclasses
 import enum

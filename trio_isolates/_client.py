@@ -284,7 +284,8 @@ class Client:
 
 def _ctrl_c_waits() -> bool:
     """True if Trio holds a Ctrl-C back: its main task is waiting for the very thing that is being stopped."""
-    runner = getattr(trio._core._run.GLOBAL_RUN_CONTEXT, "runner", None)
+    context: Any = trio._core._run.GLOBAL_RUN_CONTEXT  # pyright: ignore[reportPrivateUsage]
+    runner = getattr(context, "runner", None)
     return bool(getattr(runner, "ki_pending", False))
 
 

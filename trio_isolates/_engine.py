@@ -7,6 +7,9 @@ long job of a trio-parallel worker process that is never used again.
 
 from __future__ import annotations
 
+# trio-parallel has no types, and the list of multiprocessing's children is its private one:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
+
 import contextlib
 import multiprocessing.forkserver
 import multiprocessing.spawn
@@ -375,8 +378,8 @@ def find_engine(engine: Engine | str | None) -> Engine:
     """Return the engine itself, the one of that name, or the one in force where it is None."""
     if engine is None:
         return current_engine.get() or _process_engine
+    if not isinstance(engine, str):
+        return engine
     if engine == "process":
         return _process_engine
-    if isinstance(engine, str):
-        raise ValueError(f"there is no engine {engine!r}; give 'process' or an engine object")
-    return engine
+    raise ValueError(f"there is no engine {engine!r}; give 'process' or an engine object")

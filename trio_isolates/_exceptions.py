@@ -8,6 +8,10 @@ pickle beside them, and the pickle is opened, or given up, where it arrives.
 
 from __future__ import annotations
 
+# What is walked here may be of any type:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 import os
 import traceback
 from collections.abc import Callable, Sequence

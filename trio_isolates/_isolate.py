@@ -221,7 +221,7 @@ class Isolate:
         self._link.write(encode(kind, ident, chunks, buffers), now=now)
 
     async def wait_ready(self) -> None:
-        """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if it does not come to that."""
+        """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they never are."""
         await self._settled.wait()
         if not self.is_ready:
             await self._gone.wait()

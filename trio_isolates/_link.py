@@ -28,11 +28,11 @@ _MAX_FDS: Final = 253  # a message; Linux's SCM_MAX_FD
 class Pipe(Protocol):
     """A byte stream that moves what it can at once."""
 
-    def send(self, chunks: Sequence[Chunk]) -> int:
+    def send(self, chunks: Sequence[Chunk], /) -> int:
         """Send from the front of `chunks`; return the bytes sent. Raises `BlockingIOError` or `OSError`."""
         ...
 
-    def receive(self, memory: memoryview) -> int:
+    def receive(self, memory: memoryview, /) -> int:
         """Read into `memory`; return the bytes read, 0 at the end. Raises `BlockingIOError` or `OSError`."""
         ...
 
@@ -53,9 +53,9 @@ class SocketPipe:
         sock.setblocking(False)
         self._socket = sock
         self._fd = sock.fileno()
-        self.receive = sock.recv_into
-        self.wait_readable = partial(trio.lowlevel.wait_readable, self._fd)
-        self.wait_writable = partial(trio.lowlevel.wait_writable, self._fd)
+        self.receive: Callable[[memoryview], int] = sock.recv_into
+        self.wait_readable: Callable[[], Awaitable[None]] = partial(trio.lowlevel.wait_readable, self._fd)
+        self.wait_writable: Callable[[], Awaitable[None]] = partial(trio.lowlevel.wait_writable, self._fd)
 
     def send(self, chunks: Sequence[Chunk]) -> int:
         if len(chunks) == 1:

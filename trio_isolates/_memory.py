@@ -169,6 +169,12 @@ class Page:
         written = self._words[_WRITTEN]
         at = written % TAIL_SIZE
         data = bytes(self._tail[:at])
-        if written > TAIL_SIZE:
+        if written >= TAIL_SIZE:
             data = bytes(self._tail[at:]) + data
+            data = data[_cut_character(data) :]
         return data.decode("utf-8", "replace")
+
+
+def _cut_character(data: bytes) -> int:
+    """Return how many bytes at the front are the rest of a UTF-8 character whose beginning is gone."""
+    return next((count for count in range(4) if data[count] & 0xC0 != 0x80), 0)

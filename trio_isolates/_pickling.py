@@ -10,6 +10,10 @@ finds its own object again, and nothing at home is ever written to.
 
 from __future__ import annotations
 
+# cloudpickle has no types, and the parts that it is made of are private:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import importlib
 import operator
 import pickle

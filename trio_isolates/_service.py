@@ -115,18 +115,16 @@ class Service:
     def open(self, frame: Frame) -> tuple[int, Work]:
         """Unpickle a call; return its kind and what it asks for. Raises `UnsendableError`."""
         kind, _, body, buffers = frame
-        payload = self.codec.loads(body, buffers)
+        payload: Any = self.codec.loads(body, buffers)
         kwargs: dict[str, Any] = _NO_KWARGS
         values: ContextValues = ()
         if kind == EXTENDED:
             kind, payload, kwargs, values = payload
-        if kind == CALL:
-            if self.handler is None:
-                raise TypeError("this worker has no handler: use run(fn, *args)")
-            return kind, (self.handler, payload, kwargs, values)
-        function, args = payload
+        function, args = (None, payload) if kind == CALL else payload
         if function is None:
             function = self.handler
+        if function is None:
+            raise TypeError("there is no handler: give a function, to `run` or to `map`")
         return kind, (function, (args,) if kind == CHUNK else args, kwargs, values)
 
     def set_context(self, values: ContextValues) -> None:

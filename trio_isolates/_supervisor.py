@@ -319,7 +319,7 @@ class Crew:
             raise
 
     async def stop(self) -> None:
-        """Stop what is in flight, within `cancel_grace` seconds in total; tear down in what is left of them."""
+        """Stop what is in flight, within `cancel_grace` seconds in total; tear down in what is left."""
         self.is_closed = True
         self.is_ending = True
         self._refuse_waiters()
@@ -376,8 +376,8 @@ class Crew:
 def _only(error: BaseException) -> BaseException:
     """Take a single exception out of the group that a nursery of ours has put around it."""
     if isinstance(error, BaseExceptionGroup):
-        leaves = cast("tuple[BaseException, ...]", error.exceptions)
-        return _only(leaves[0]) if len(leaves) == 1 else cast(BaseException, error)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return _only(group.exceptions[0]) if len(group.exceptions) == 1 else group
     return error
 
 

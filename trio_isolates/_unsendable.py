@@ -6,6 +6,10 @@ know what has crossed before: it is given a function that says why a part fails,
 
 from __future__ import annotations
 
+# What is walked here may be of any type:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 import copyreg
 from collections.abc import Callable, Iterator
 from functools import partial
