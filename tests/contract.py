@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,10 @@ from fifo import Fifo
 from trio_isolates import Pool, Worker
 from trio_isolates._engine import Engine, ProcessEngine, current_engine
 from trio_isolates.testing import InlineEngine
+
+# A wheel has the plugin at the top level.
+_is_source = importlib.util.find_spec("trio_isolates._pytest_plugin") is not None
+plugin = importlib.import_module("trio_isolates._pytest_plugin" if _is_source else "_trio_isolates_pytest")
 
 AnyWorker: TypeAlias = Worker[..., Any] | Pool[..., Any]
 Ability: TypeAlias = Literal["own process", "interrupts sync code", "own modules"]

@@ -635,6 +635,26 @@ def leaked() -> list[str]:
     return found
 
 
+# Calls in a race.
+
+_starts: list[int] = []
+
+
+def count_start(number: int, microseconds: int) -> int:
+    """Be at work so long."""
+    _starts.append(number)
+    end = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < end:
+        pass
+    return number
+
+
+def take_starts() -> list[int]:
+    starts = _starts[:]
+    _starts.clear()
+    return starts
+
+
 # Async functions.
 
 

@@ -249,7 +249,7 @@ def test_groups_in_groups(pair: Pair) -> None:
     shared = ValueError("shared")
     inside = ExceptionGroup("inside", [shared, StopIteration("x")])
     error = home(pair, BaseExceptionGroup("outside", [inside, SystemExit(3), shared]))
-    assert type(error) is ExceptionGroup and error.message == "outside"
+    assert (type(error), error.message) == (ExceptionGroup, "outside")
     assert [type(member) for member in error.exceptions] == [ExceptionGroup, RemoteError, ValueError]
     assert [type(member) for member in error.exceptions[0].exceptions] == [ValueError, RemoteError]
     assert error.exceptions[0].exceptions[0] is error.exceptions[2]
@@ -267,7 +267,7 @@ def test_groups_nested_too_deeply(pair: Pair) -> None:
         depth += 1
         error = error.exceptions[0]
     assert 50 < depth < 300
-    assert type(error) is RemoteError and error.type_name == "ExceptionGroup"
+    assert isinstance(error, RemoteError) and error.type_name == "ExceptionGroup"
 
 
 def test_a_group_that_its_member_speaks_of(pair: Pair) -> None:

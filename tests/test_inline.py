@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import contract_handlers as work
-from contract import takes
+from contract import plugin, takes
 from fifo import within
 from handlers import apply, apply_async
 from trio_isolates import (
@@ -19,14 +19,13 @@ from trio_isolates import (
     Restart,
     RestartLimitExceeded,
     Worker,
-    _pytest_plugin,
     open_pool,
     open_worker,
     run,
 )
 from trio_isolates.testing import InlineEngine
 
-inline_isolates = _pytest_plugin.inline_isolates
+inline_isolates = plugin.inline_isolates
 
 LONG = 100_000  # seconds; they pass at once
 

@@ -14,7 +14,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import contract_handlers as work
-from contract import takes
+from contract import plugin, takes
 from fifo import within
 from handlers import apply, apply_async
 from trio_isolates import (
@@ -23,14 +23,14 @@ from trio_isolates import (
     RemoteError,
     UnsendableError,
     Worker,
-    _pytest_plugin,
     open_pool,
     open_worker,
     run,
 )
+from trio_isolates._engine import Host
 from trio_isolates.testing import InlineEngine, _open_pipes
 
-inline_isolates = _pytest_plugin.inline_isolates
+inline_isolates = plugin.inline_isolates
 
 LONG = 100_000  # seconds; they pass at once
 
@@ -45,6 +45,8 @@ async def test_kill(autojump_clock: MockClock, inline_isolates: InlineEngine) ->
         async with open_worker(apply) as worker:
             pid = worker.pid
             inline_isolates.kill(worker)
+            with pytest.raises(ValueError, match="is alive"):
+                inline_isolates.kill(worker)
     died = caught.value
     assert (died.pid, died.exitcode, died.signal) == (pid, -signal.SIGKILL, "SIGKILL")
     assert died.stderr_tail == ""
@@ -58,6 +60,16 @@ async def test_kill(autojump_clock: MockClock, inline_isolates: InlineEngine) ->
         inline_isolates.kill(pool)
         await trio.sleep(1)
         assert first not in pool.pids and second in pool.pids and len(pool.pids) == 2
+
+
+@within(LONG)
+async def test_cancelled_host(autojump_clock: MockClock, inline_isolates: InlineEngine) -> None:
+    """To cancel the engine's task of an isolate is to kill the isolate."""
+    async with trio.open_nursery() as nursery:
+        host: Host = await nursery.start(inline_isolates.host, "mine")
+        nursery.cancel_scope.cancel()
+    death = await host.wait_dead()
+    assert (death.pid, death.exitcode, death.signal) == (host.pid, -signal.SIGKILL, "SIGKILL")
 
 
 @within(LONG)

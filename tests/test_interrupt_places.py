@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -141,7 +144,7 @@ async def test_nothing_is_held_afterwards(loop: str, fifo: Fifo) -> None:
         spin(rng.uniform(0, 0.0003))
 
     async with opened() as worker:
-        for _ in range(200):
+        for _ in range(120):
             assert await cancel_when(begun, worker.call, work.loop_for_ever, loop, fifo.path) is None
             assert await worker.call(work.leaked) == []
 
@@ -231,31 +234,53 @@ def test_waiting_for_nothing() -> None:
     assert alone.call(lambda: 6) == (VALUE, 6)
 
 
-def test_call_that_blocks_before_a_try() -> None:
-    """The interrupt of a call behind which a `try` begins waits for its return, once: it may block."""
-    alone, log = Alone(), list[str]()
+@pytest.fixture
+def alarm() -> Iterator[Alone]:
+    """One that is stopped every millisecond from now on, as soon as it has been cancelled."""
+    alone = Alone()
+    before = signal.signal(signal.SIGALRM, alone.interrupter._on_signal)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    yield alone
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
-    def use(times: int) -> None:
-        for _ in range(times):
-            alone.stop()
-        log.append("acquired")
+
+def test_acquired_before_a_try(alarm: Alone) -> None:
+    """Between a call that acquires something and the `try` that gives it back nothing is raised."""
+    lock = threading.Lock()
+
+    def use() -> None:
+        alarm.page.cancel(alarm.last)
+        while True:
+            lock.acquire()
+            try:
+                abs(0)
+            finally:
+                lock.release()
+
+    for _ in range(200):
+        assert alarm.call(use) == (CANCELLED, None)
+        assert not lock.locked()
+
+
+def test_blocked_before_a_try(alarm: Alone) -> None:
+    """A call that blocks is stopped nevertheless, and what the `try` behind it would do is not done."""
+    log: list[str] = []
+
+    def use() -> None:
+        alarm.page.cancel(alarm.last)
+        time.sleep(1000)
         try:
-            log.append("tried")
+            abs(0)
         finally:
             log.append("given back")
 
-    class Stop:
-        """Interrupts its caller as often as this, as if it were in C."""
-
-        def __init__(self, times: int) -> None:
-            self.times = times
-
-    del use, Stop
+    assert alarm.call(use) == (CANCELLED, None)
     assert log == []
 
 
 def test_group_of_interrupts() -> None:
-    """A task group's exception that holds nothing but interrupts is a cancellation; any error makes it one."""
+    """A task group's exception that holds nothing but interrupts is a cancellation."""
     alone = Alone()
 
     def fail(*others: Exception) -> None:
@@ -270,7 +295,7 @@ def test_group_of_interrupts() -> None:
 
 
 def test_nothing_is_kept() -> None:
-    """When a call is answered, its value or error and the function's locals go without the collector's help."""
+    """When a call is answered, its value or error and its locals go without the collector's help."""
 
     class Big:
         pass
@@ -288,7 +313,7 @@ def test_nothing_is_kept() -> None:
     gc.disable()
     try:
         for error in (None, KeyError, CallInterrupted):
-            alone.call(lambda error=error: make(error))
+            alone.call(partial(make, error))
     finally:
         gc.enable()
     assert [ref() for ref in refs] == [None] * 3
@@ -306,7 +331,7 @@ def test_stopped_while_others_begin() -> None:
 
 
 def test_many_cancellations() -> None:
-    """Each of very many cancelled calls is dropped, in time that grows with their number only; none is kept."""
+    """Very many cancelled calls are dropped in time that grows with their number only; none is kept."""
     page = Page.local()
     interrupter = Interrupter(page)
     for ident in range(1, RING + 1):

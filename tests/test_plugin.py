@@ -8,30 +8,32 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from trio_isolates import _pytest_plugin
+from contract import plugin
 
 pytest_plugins = ("pytester",)
 
-SOURCE = Path(_pytest_plugin.__file__)
-ROOT = SOURCE.parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A folder for tests, with the plugin beside them under the name that it has in a wheel."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    shutil.copy(SOURCE, pytester.path / "_trio_isolates_pytest.py")
+    shutil.copy(str(plugin.__file__), pytester.path / "_trio_isolates_pytest.py")
     pytester.makeini("[pytest]\ntrio_mode = true\nfilterwarnings = error")
     return pytester
 
 
 def run(tests: pytest.Pytester, source: str) -> pytest.RunResult:
     tests.makepyfile(source)
-    return tests.runpytest_subprocess("-p", "_trio_isolates_pytest", timeout=40)
+    is_installed = "trio_isolates" in metadata.entry_points(group="pytest11").names
+    options = [] if is_installed else ["-p", "_trio_isolates_pytest"]
+    return tests.runpytest_subprocess(*options, timeout=40)
 
 
 def test_costs_nothing_until_used(tests: pytest.Pytester) -> None:
@@ -61,7 +63,7 @@ def test_is_declared_under_that_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["entry-points"]["pytest11"] == {"trio_isolates": "_trio_isolates_pytest"}
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included == {str(SOURCE.relative_to(ROOT)): "_trio_isolates_pytest.py"}
+    assert included == {"trio_isolates/_pytest_plugin.py": "_trio_isolates_pytest.py"}
 
 
 def test_inline_isolates(tests: pytest.Pytester) -> None:
@@ -177,8 +179,8 @@ def test_leak_check(tests: pytest.Pytester) -> None:
 @pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps here")
 def test_processes_where_there_is_no_proc() -> None:
     """The table that `ps` gives says of this process what the kernel says."""
-    table = dict(_pytest_plugin._ps_table())
+    table = dict(plugin._ps_table())
     assert table[os.getpid()][0] == os.getppid()
     assert "zombie" not in table[os.getpid()][1]
     if Path("/proc/self/stat").exists():
-        assert dict(_pytest_plugin._proc_table())[os.getpid()][0] == os.getppid()
+        assert dict(plugin._proc_table())[os.getpid()][0] == os.getppid()

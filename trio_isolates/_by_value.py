@@ -10,7 +10,6 @@ from __future__ import annotations
 # cloudpickle has no types, and the parts that it is made of are private:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
-
 import builtins
 import dataclasses
 import enum
@@ -24,8 +23,9 @@ from contextvars import Context, ContextVar
 from types import CellType, FunctionType
 from typing import Any, Final, TypeAlias
 
-from cloudpickle import cloudpickle
+from cloudpickle import cloudpickle as _cloudpickle
 
+cloudpickle: Any = _cloudpickle  # published without types
 Reduced: TypeAlias = tuple[Any, ...]
 
 _MAINS: Final = ("__main__", "__mp_main__")  # never imported by an isolate, whatever the parent calls it
@@ -199,9 +199,15 @@ def make_enum(bases: tuple[type, ...], name: str, members: dict[str, Any], optio
     return metaclass.__new__(metaclass, name, bases, namespace, **options)
 
 
+def function_state(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a function's own attributes, and what every function has; of its globals those that it uses."""
+    state: tuple[dict[str, Any], dict[str, Any]] = cloudpickle._function_getstate(function)
+    return state
+
+
 def reduce_function(function: FunctionType, namespace: object) -> Reduced:
     """Reduce a function to how it is made again, with `namespace` for its globals."""
-    attributes, slots = cloudpickle._function_getstate(function)
+    attributes, slots = function_state(function)
     slots["__closure__"] = None  # its cells are in args: functions that share one still do
     args = function.__code__, namespace, function.__name__, function.__closure__
     return make_function, args, (attributes, slots), None, None, set_function
@@ -245,8 +251,8 @@ def _reduce_type_variable(var: Any) -> Reduced:
     return make_type_variable, (var.__module__, *cloudpickle._decompose_typevar(var)[:5])
 
 
-def make_type_variable(module: str, name: str, bound: Any, constraints: tuple[Any, ...], *variance: bool) -> Any:
-    made = cloudpickle._make_typevar(name, bound, constraints, *variance, None)
+def make_type_variable(module: str, *parts: Any) -> Any:
+    made = cloudpickle._make_typevar(*parts, None)
     made.__module__ = module
     return made
 

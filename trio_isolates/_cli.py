@@ -92,12 +92,12 @@ exit status: 0 nothing was lost, 1 something was, 2 wrong usage, 130 interrupted
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; --help and wrong usage leave by SystemExit."""
     _open_closed_streams()
-    arguments = _arguments(sys.argv[1:] if argv is None else list(argv))
-    if any(importlib.util.find_spec(name) is None for name in ("rich", "jmespath")):
-        _complain("this command needs the 'cli' extra: pip install 'trio-isolates[cli]'")
-        return _USAGE
     signals = [signal.SIGINT]
     try:
+        arguments = _arguments(sys.argv[1:] if argv is None else list(argv))
+        if any(importlib.util.find_spec(name) is None for name in ("rich", "jmespath")):
+            _complain("this command needs the 'cli' extra: pip install 'trio-isolates[cli]'")
+            return _USAGE
         with _ended_by(signals):
             status: int = arguments.run(arguments)
             return status
@@ -281,7 +281,7 @@ class _Parsing:
             self._conclude(len(found.documents))
 
     async def _parse(self, documents: Sequence[Document]) -> None:
-        workers = self._workers or _at_most(len(documents))
+        workers = _fitting(self._workers, len(documents))
         async with (
             aclosing(self._supply(documents)) as supply,
             open_pool(read_document, workers=workers, state=self._reader, on_cancel="kill") as pool,
@@ -317,7 +317,9 @@ class _Parsing:
             self._screen.say(f"{many}, {_human(self._size)} in {seconds:.1f} s")
 
 
-def _at_most(documents: int) -> int | None:
+def _fitting(workers: int | None, documents: int) -> int | None:
+    if workers is not None:
+        return min(workers, documents)
     # None is the pool's own choice, which knows of CPU quotas, too.
     return documents if documents < (os.cpu_count() or 1) else None
 

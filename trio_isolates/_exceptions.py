@@ -11,7 +11,6 @@ from __future__ import annotations
 # What is walked here may be of any type:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -161,8 +160,9 @@ class _Packer:
 
 
 def _is_cut(exc: Any) -> bool:
-    kind = type(exc)  # isinstance would also ask the exception itself
-    return all(map(_is_cut, exc.exceptions)) if issubclass(kind, BaseExceptionGroup) else issubclass(kind, _CUT)
+    if issubclass(type(exc), BaseExceptionGroup):  # isinstance would also ask the exception itself
+        return all(map(_is_cut, exc.exceptions))
+    return issubclass(type(exc), _CUT)
 
 
 def _uncut(exc: BaseException | None) -> BaseException | None:

@@ -32,27 +32,19 @@ _IMPORT: Final = frozenset(
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in (
-        "_boot",
-        "_by_value",
-        "_exceptions",
-        "_interrupt",
-        "_service",
-        "_link",
-        "_memory",
-        "_pickling",
-        "_worker",
-    )
+    for name in {"_boot", "_by_value", "_exceptions", "_interrupt", "_link"}
+    | {"_memory", "_pickling", "_service", "_worker"}
 )
 _LOCKING: Final = frozenset({"logging", "threading"})
 _STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})
 _GUARDS: Final = frozenset({"__enter__", "__exit__", "__del__", "enter_context"})
 
-# What a statement still does after its last call.
+# What a statement still does after its last call, or between the call of a context manager's class
+# and the first line of the block.
 _TRIVIAL: Final = frozenset(
-    dis.opmap[name]
-    for name in ("CACHE", "EXTENDED_ARG", "NOP", "POP_TOP")
-    + ("STORE_DEREF", "STORE_FAST", "STORE_GLOBAL", "STORE_NAME")
+    dis.opmap.get(name)
+    for name in {"BEFORE_WITH", "CACHE", "EXTENDED_ARG", "NOP", "POP_TOP"}
+    | {"STORE_DEREF", "STORE_FAST", "STORE_GLOBAL", "STORE_NAME"}
 )
 _CACHE: Final = dis.opmap["CACHE"]
 _PRECALL: Final = dis.opmap.get("PRECALL", -1)  # in 3.11: may make the call, and skip the CALL behind it
@@ -70,7 +62,8 @@ def interruptible(function: F) -> F:
 
 def _exception_table(code: CodeType) -> list[tuple[int, int, int]]:
     """Return the ranges of bytecode in which exceptions are handled, each as (start, end, handler)."""
-    entries: list[Any] = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    found: Any = dis.Bytecode(code)  # whose `exception_entries` the type stubs do not know
+    entries: list[Any] = found.exception_entries
     return [(entry.start, entry.end, entry.target) for entry in entries]
 
 
@@ -148,6 +141,7 @@ class Interrupter:
         if ident not in cancelled:
             return True
         cancelled.discard(ident)
+        self._most = min(self._most, 64 + 2 * len(cancelled))
         return False
 
     def run(self, ident: int, call: Callable[[], Any]) -> tuple[int, Any]:
@@ -294,21 +288,21 @@ def _is_waiting(innermost: FrameType) -> bool:
 def _places_after(frame: FrameType) -> tuple[int, int]:
     """Return the bytecode behind the one that the frame is at, and that at which to raise.
 
-    They are the same, unless a `try` begins behind this statement: what acquires something and the
-    `try` that gives it back belong together. Then it is the first one inside.
+    They are the same, unless a `with` or a `try` begins before anything else is done: what acquires
+    something and the block that gives it back belong together. Then it is the first one inside.
     """
     code, table = frame.f_code.co_code, _exception_table(frame.f_code)
     first = frame.f_lasti + 2
     while code[first] == _CACHE or (code[frame.f_lasti] == _PRECALL and code[first] in _CALLS):
         first += 2
-    outer, place = _handlers(table, first), first
-    while True:
+    place = best = first
+    outer = _handlers(table, first)
+    while code[place] in _TRIVIAL:
+        place += 2
         inner = _handlers(table, place)
         if len(inner) > len(outer) and inner[len(inner) - len(outer) :] == outer:
-            return first, place
-        if code[place] not in _TRIVIAL:
-            return first, first
-        place += 2
+            best, outer = place, inner
+    return first, best
 
 
 def _handlers(table: list[tuple[int, int, int]], place: int) -> list[int]:

@@ -158,8 +158,10 @@ class Link:
 
     async def drained(self) -> None:
         """Wait until nothing is queued any more."""
-        if self._out:
-            self._drained = trio.Event()
+        await trio.lowlevel.checkpoint()
+        while self._out:
+            if self._drained.is_set():
+                self._drained = trio.Event()
             await self._drained.wait()
 
     async def read(self) -> list[Frame]:
@@ -183,6 +185,7 @@ class Link:
     def close(self) -> None:
         self.broken = True
         self._out.clear()
+        self._drained.set()
         self._pipe.close()
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 # cloudpickle has no types, and the parts that it is made of are private:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
-
 import importlib
 import operator
 import pickle
@@ -229,8 +228,10 @@ class Codec:
         try:
             pickler, chunks, buffers = self._pickler, self._chunks, self._buffers
             pickler.dump(value)
-            if len(chunks) == 1 and len(chunks[0]) < _SHORT and not (
-                buffers or self._definitions or pickler.is_used_up
+            if (
+                len(chunks) == 1
+                and len(chunks[0]) < _SHORT
+                and not (buffers or self._definitions or pickler.is_used_up)
             ):
                 pickler.clear_memo()
                 short = chunks[:]

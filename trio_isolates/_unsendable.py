@@ -9,16 +9,13 @@ from __future__ import annotations
 # What is walked here may be of any type:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-
 import copyreg
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeAlias, final
 
-from cloudpickle import cloudpickle
-
-from ._by_value import REDUCERS, is_importable, reduce_class
+from ._by_value import REDUCERS, function_state, is_importable, reduce_class
 from ._errors import CallInterrupted, UnsendableError
 
 _ATOMS: Final = frozenset({int, float, complex, str, bytes, bytearray, bool, type(None)})
@@ -197,7 +194,7 @@ def _class_parts(cls: type) -> Iterator[_Part]:
 
 
 def _function_parts(function: FunctionType) -> Iterator[_Part]:
-    attributes, slots = cloudpickle._function_getstate(function)
+    attributes, slots = function_state(function)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield ".<closure>.{}", _Name(name), cell.cell_contents
@@ -212,6 +209,7 @@ def _function_parts(function: FunctionType) -> Iterator[_Part]:
 def _reduced_parts(value: Any) -> Iterator[_Part]:
     kind = type(value)
     reduce = REDUCERS.get(kind) or copyreg.dispatch_table.get(kind)
+    reduced: Any = None
     try:
         reduced = value.__reduce_ex__(5) if reduce is None else reduce(value)
     except CallInterrupted:
@@ -220,7 +218,8 @@ def _reduced_parts(value: Any) -> Iterator[_Part]:
         return
     if not isinstance(reduced, tuple):
         return
-    function, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    parts: Any = (*reduced, None, None, None)
+    function, args, state, items, pairs = parts[:5]
     if isinstance(value, BaseException) and args == value.args:
         yield ".args", None, args
     else:

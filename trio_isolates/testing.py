@@ -73,7 +73,7 @@ class InlineEngine:
     """
 
     def __init__(self) -> None:
-        self._isolates: list[_InlineHost] = []  # alive, in the order of their starts
+        self._isolates: list[_InlineHost] = []  # not yet gone
         self._faults = _Faults()
 
     def __repr__(self) -> str:
@@ -81,6 +81,7 @@ class InlineEngine:
 
     @trio.lowlevel.enable_ki_protection
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+        """Start an isolate and see it through its life; `open_worker` and its kin call this."""
         await trio.lowlevel.checkpoint()
         if (failure := self._faults.take("spawn")) is not None:
             raise failure
@@ -178,7 +179,7 @@ class _InlineHost:
         self.page = Page.local()
         self.pipe, self._far = _open_pipes()
         self._faults = faults
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)  # only `kill` ends it
         self._exitcode = 0
         self._stopping = trio.Event()  # killed, or ended by itself
         self._ended = trio.Event()
