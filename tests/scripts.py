@@ -178,8 +178,21 @@ CLASSES: Final = {
             x = 1
         def probe(obj): return obj.x, obj.key, Base.known["k"] is obj, len(Base.known)
     """,
+    "a base that wants to know more of its subclasses": """
+        class Base:
+            def __init_subclass__(cls, *, key, **more): cls.key = key.upper(); cls.length = len(cls.word)
+        class obj(Base, key="k"):
+            word = "abc"
+        def probe(obj):
+            class Sub(obj, key="s"):
+                word = "abcd"
+            return obj.key, obj.length, Sub.key, Sub.length
+    """,
     "Enum": """
         import enum
+        class Outer:
+            class Inner(enum.Enum):
+                A = 1
         class obj(enum.Enum):
             RED = 1
             CRIMSON = 1
@@ -190,7 +203,7 @@ CLASSES: Final = {
             def _missing_(cls, value): return cls.BLUE
         def probe(obj):
             return (list(obj.__members__), obj["CRIMSON"] is obj.RED is obj(1), obj.BLUE.low, obj(99).name,
-                    [m.value for m in obj], repr(obj.RED), obj.CRIMSON is obj.RED)
+                    [m.value for m in obj], repr(obj.RED), Outer.Inner.__qualname__)
     """,
     "Enum whose members have attributes": """
         import enum

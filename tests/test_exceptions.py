@@ -7,12 +7,15 @@ import sys
 import threading
 import traceback
 import weakref
+from functools import partial
 from typing import Any, NoReturn, Self
 
 import pytest
 
 from ends import TITLE, Pair, caught, home, links
 from trio_isolates import RemoteError
+from trio_isolates._interrupt import Interrupter
+from trio_isolates._memory import Page
 
 
 @pytest.fixture
@@ -89,6 +92,17 @@ def test_a_class_of_the_main_program(pair: Pair) -> None:
     assert (type(error).__name__, error.code, error.args) == ("Own", 3, ("x",))
     assert isinstance(error, ValueError)
     assert pair.there(error).__class__ is pair.worker["Own"]
+
+
+def test_our_own_frames_are_left_out(pair: Pair) -> None:
+    """The frames of this package that lead to a handler's are not shown; each has its own line."""
+    _, exc = Interrupter(Page.local()).run(1, partial(outer, "w"))
+    tb = home(pair, exc).__traceback__
+    lines = [(tb.tb_frame.f_code.co_name, tb.tb_lineno, tb.tb_frame.f_globals["__name__"])]
+    tb = tb.tb_next
+    lines += [(tb.tb_frame.f_code.co_name, tb.tb_lineno, tb.tb_frame.f_globals["__name__"])]
+    assert tb.tb_next is None
+    assert lines == [(f.__name__, f.__code__.co_firstlineno + 1, __name__) for f in (outer, inner)]
 
 
 def test_two_hops(pair: Pair) -> None:

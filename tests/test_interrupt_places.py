@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import random
 import signal
 import sys
@@ -161,6 +162,21 @@ async def test_values_at_any_moment() -> None:
             await check_link(worker)
 
 
+@within(30)
+async def test_no_program_is_left_running(fifo: Fifo) -> None:
+    """A program that is just being started by `subprocess.run` ends with the call, whenever that is."""
+    rng = random.Random(4)
+
+    async def begun() -> None:
+        await fifo.line()
+        spin(rng.uniform(0, 0.003))
+
+    async with opened() as worker:
+        for _ in range(40):
+            assert await cancel_when(begun, worker.call, work.wait, "run_program", fifo.path) is None
+            assert await worker.call(work.children) == []
+
+
 @pytest.mark.slow
 @within(60)
 async def test_import_of_numpy() -> None:
@@ -180,6 +196,7 @@ class Alone:
     def __init__(self) -> None:
         self.page = Page.local()
         self.interrupter = Interrupter(self.page)
+        self.alarms: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.last = 0
 
     def call(self, function: Callable[[], Any]) -> tuple[int, Any]:
@@ -238,7 +255,12 @@ def test_waiting_for_nothing() -> None:
 def alarm() -> Iterator[Alone]:
     """One that is stopped every millisecond from now on, as soon as it has been cancelled."""
     alone = Alone()
-    before = signal.signal(signal.SIGALRM, alone.interrupter._on_signal)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        alone.alarms.put(number)
+        alone.interrupter._on_signal(number, frame)
+
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     yield alone
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -277,6 +299,31 @@ def test_blocked_before_a_try(alarm: Alone) -> None:
 
     assert alarm.call(use) == (CANCELLED, None)
     assert log == []
+
+
+def test_wait_that_takes_its_lock_back(alarm: Alone) -> None:
+    """A wait on a condition that is over, but for its lock, gets that lock before it is stopped."""
+    condition = threading.Condition()
+
+    def hold_the_lock() -> None:
+        with condition:
+            alarm.page.cancel(alarm.last)
+            while not alarm.alarms.empty():
+                alarm.alarms.get()
+            for _ in range(3):
+                alarm.alarms.get()
+
+    def use() -> None:
+        with condition:
+            thread.start()
+            while True:
+                condition.wait(1e-6)
+
+    for _ in range(20):
+        thread = threading.Thread(target=hold_the_lock)
+        assert alarm.call(use) == (CANCELLED, None)
+        thread.join()
+        assert not condition._waiters  # type: ignore[attr-defined]
 
 
 def test_group_of_interrupts() -> None:

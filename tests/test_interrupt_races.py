@@ -52,13 +52,16 @@ def work_a_little() -> int:
 
 
 class Sweep:
-    """Has the loop serve two calls, and cancels the first at its n-th bytecode."""
+    """Has the loop serve two calls, and cancels the first at its n-th bytecode.
+
+    signals: at which of the bytecodes from there on the signal comes.
+    """
 
     files: Final = {module.__file__ for module in (_interrupt, _memory, _service, _worker)}
 
-    def __init__(self, number: int, *, again: bool, make: Callable[[Page], Interrupter]) -> None:
+    def __init__(self, number: int, signals: range, make: Callable[[Page], Interrupter]) -> None:
         self.left = number
-        self.again = again  # signal at each bytecode from there on
+        self.signals = signals
         self.begun: bool | None = None
         self.ran: list[int] = []
         page = Page.local()
@@ -95,7 +98,7 @@ class Sweep:
             self.left -= 1
             if self.left == 0:
                 self.begun = self.parents_page.cancel(1)
-            if self.left == 0 or (self.again and self.left < 0):
+            if -self.left in self.signals:
                 self.interrupter._on_signal(SIGNAL, frame)
         return self.trace
 
@@ -115,14 +118,14 @@ class Sweep:
 
 
 def sweep(
-    *, again: bool, make: Callable[[Page], Interrupter] = Interrupter
+    signals: range, make: Callable[[Page], Interrupter] = Interrupter
 ) -> tuple[Counter[str], Counter[int]]:
     """Sweep all places; return how often which fault was found, and which answer the first call got."""
     faults, answers = Counter[str](), Counter[int]()
     number = 0
     while True:
         number += 1
-        attempt = Sweep(number, again=again, make=make)
+        attempt = Sweep(number, signals, make)
         try:
             attempt.run()
         except CallInterrupted:
@@ -134,10 +137,10 @@ def sweep(
         answers[dict(attempt.link.answers).get(1, 0)] += 1
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_signal_at_every_bytecode(again: bool) -> None:
+@pytest.mark.parametrize("signals", [range(1), range(10_000), range(20, 10_000)], ids=["one", "many", "late"])
+def test_signal_at_every_bytecode(signals: range) -> None:
     """Wherever the signal lands in the loop, the call is answered once and the next one is not touched."""
-    faults, answers = sweep(again=again)
+    faults, answers = sweep(signals)
     print(f"{faults.total()} places: {answers}")
     assert set(faults) == {""}
     assert faults.total() > 200
@@ -157,7 +160,7 @@ def test_sweep_finds_faults() -> None:
         setattr(interrupter, "_on_signal", raise_if_running)  # noqa: B010
         return interrupter
 
-    faults, _ = sweep(again=False, make=make)
+    faults, _ = sweep(range(1), make)
     assert faults["the second call was hit"] > 5
 
 
@@ -266,6 +269,6 @@ async def test_race(callers: int) -> None:
     """Thousands of short calls, cancelled at any moment, end once each, in one and the same worker."""
     seed = random.randrange(2**32)
     async with opened() as worker:
-        counts = await race(worker, random.Random(seed), 6000, callers)
+        counts = await race(worker, random.Random(seed), 5000, callers)
     print(f"seed {seed}: {counts}")
     assert min(counts.values()) > 50

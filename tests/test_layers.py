@@ -17,7 +17,7 @@ LAYERS = """
     _interrupt _service _worker _environment _boot                      inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
-    _client _supervisor _statistics                            calls, and who serves them
+    _client _queue _supervisor _statistics                     calls, and who serves them
     _open_worker _run _map _pool                               the doors
     __init__ testing _pytest_plugin                            what is built on them
     _selection _documents _screen _demo _cli __main__          the command line

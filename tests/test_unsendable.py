@@ -294,7 +294,7 @@ MANY = range(1_000_000)
     ("make", "path"),
     [
         (lambda: [*MANY, LOCK, *MANY], "args[1000000]"),
-        (lambda: [*((number, str(number)) for number in MANY), LOCK], "args[1000000]"),
+        (lambda: [*((n,) for n in MANY), LOCK, *((n,) for n in MANY[:600_000])], "args[1000000]"),
         (lambda: {number: [number] for number in MANY[:300_000]} | {-1: [LOCK]}, "args[-1][0]"),
         (lambda: [[Item(1) for _ in MANY[:50_000]], {"k": [Item(1)] * 1000 + [LOCK]}], "args[1]['k'][1000]"),
     ],

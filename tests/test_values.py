@@ -13,6 +13,7 @@ import mmap
 import pathlib
 import re
 import signal
+import sys
 import threading
 import types
 import uuid
@@ -253,12 +254,30 @@ def test_what_raises_there(pair: Pair, kind: type[BaseException]) -> None:
     assert pair.there([1, 2]) == [1, 2]
 
 
-def test_an_interrupt_passes(pair: Pair) -> None:
+class RaisesOnce(Raises):
+    """Raises the first time only."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        exc, self.exc = self.exc, ValueError("not the first time")
+        raise exc
+
+
+def test_a_file(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open file is refused, not read; standard output and error are each other's own."""
+    with open(__file__, encoding="utf-8") as file:
+        with pytest.raises(UnsendableError, match=r"value\[0\]: cannot pickle '_io.TextIOWrapper'"):
+            pair.parent.dumps([file])
+        monkeypatch.setattr(sys, "stdout", file)
+        assert pair.there([file])[0] is file
+
+
+@pytest.mark.parametrize("interrupted", [Raises, RaisesOnce])
+def test_an_interrupt_passes(pair: Pair, interrupted: Callable[[BaseException], object]) -> None:
     """`CallInterrupted` passes through both directions as it is, and both ends work afterwards."""
     pair.parent.run("class C:\n    pass")
     for dumps in (pair.parent.codec.dumps, pair.parent.codec.dumps_whole):
         with pair.parent.at_work(), pytest.raises(CallInterrupted):
-            dumps([pair.parent["C"], Raises(CallInterrupted())])
+            dumps([pair.parent["C"], interrupted(CallInterrupted())])
     with pytest.raises(CallInterrupted):
         pair.there(RaisesThere(CallInterrupted))
     assert pair.there(pair.parent["C"]) is pair.worker["C"]

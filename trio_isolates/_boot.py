@@ -54,6 +54,7 @@ def main() -> None:
     _adopt_standard(standard, page)
     _environment.apply(environment)
     # Daemonic processes may not have children; these may: they end with their parent all the same.
+    multiprocessing.current_process().name = name
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     sock = socket.socket(fileno=link_fd)
     threading.Thread(target=_watch_parent, args=(link_fd,), name="trio_isolates deadman", daemon=True).start()

@@ -14,6 +14,7 @@ import builtins
 import dataclasses
 import enum
 import functools
+import io
 import sys
 import types
 import typing
@@ -34,8 +35,8 @@ _MAINS: Final = ("__main__", "__mp_main__")  # never imported by an isolate, wha
 def is_importable(obj: Any) -> bool:
     """True if an isolate finds this class, function or other named thing by its module's name and its own."""
     try:
-        if obj.__module__ in _MAINS:
-            return False
+        if obj.__module__ is None or obj.__module__ in _MAINS or "<" in obj.__qualname__:
+            return False  # a lambda's name has one, and that of what a function makes
         if cloudpickle._PICKLE_BY_VALUE_MODULES:
             return isinstance(obj, type | FunctionType) and cloudpickle._should_pickle_by_reference(obj)
         if vars(sys.modules[obj.__module__]).get(obj.__qualname__) is obj:
@@ -104,9 +105,7 @@ def reduce_class(cls: type) -> Reduced:
     if isinstance(own_dict := vars(cls).get("__dict__"), property):
         first["__dict__"] = own_dict
     if "__slots__" in names:
-        first["__slots__"] = slots = names.pop("__slots__")
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            names.pop(_mangled(cls, slot), None)  # the descriptor, which the new class makes itself
+        first["__slots__"] = names.pop("__slots__")
     bases = cls.__bases__
     if type(cls).__name__ == "_TypedDictMeta":  # which takes nothing but what it has made itself
         bases = (sys.modules[type(cls).__module__].TypedDict,)
@@ -131,12 +130,6 @@ def set_class(cls: Any, state: tuple[dict[str, Any], dict[str, dict[str, Any]]])
         cls.register(subclass)
     for name, attributes in members.items():
         vars(cls.__members__[name]).update(attributes)
-
-
-def _mangled(cls: type, name: str) -> str:
-    if name.startswith("__") and not name.endswith("__") and (owner := cls.__name__.lstrip("_")):
-        return f"_{owner}{name}"
-    return name
 
 
 def make_class(metaclass: type, name: str, bases: tuple[Any, ...], first: dict[str, Any]) -> type:
@@ -332,6 +325,13 @@ def _reduce_weak_mapping(mapping: Any) -> Reduced:
     return type(mapping), (), None, None, iter(list(mapping.items()))
 
 
+def _reduce_file(file: io.TextIOWrapper) -> Reduced:
+    for name in ("stdout", "stderr"):
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    raise TypeError("cannot pickle '_io.TextIOWrapper' object")  # cloudpickle would send what is in the file
+
+
 def _constant(name: str) -> Callable[[object], str]:
     return lambda _: name
 
@@ -339,6 +339,7 @@ def _constant(name: str) -> Callable[[object], str]:
 REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     **cloudpickle.Pickler._dispatch_table,
     CellType: _reduce_cell,
+    io.TextIOWrapper: _reduce_file,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_mapping,
     weakref.WeakValueDictionary: _reduce_weak_mapping,

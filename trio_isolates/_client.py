@@ -29,7 +29,14 @@ UNSET: Final = object()
 
 
 class NotBegun(IsolateError):
-    """The isolate died before it began this call: it may go to another one. Never leaves the package."""
+    """The isolate died before it began this call: it may go to another one. Never leaves the package.
+
+    ident: the id that the call had there; those of one isolate rise in the order of sending.
+    """
+
+    def __init__(self, ident: int = 0) -> None:
+        super().__init__(ident)
+        self.ident = ident
 
 
 @define(eq=False)
@@ -107,7 +114,7 @@ class Client:
         Raises `NotBegun` if the isolate died before it began the call.
         """
         if not self.is_open:
-            raise NotBegun
+            raise NotBegun(self._calls.next_ident)
         try:
             if kwargs or self._options.spec.context:
                 kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
@@ -277,7 +284,7 @@ class Client:
                 call.is_settled = True
                 if call.settled is not None:
                     call.settled.set()
-                trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun()))
+                trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun(call.ident)))
         self.load = 0
         self._on_death(self)
 

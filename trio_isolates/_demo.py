@@ -116,7 +116,7 @@ class _Figures:
 def _compared(inline: _Figures, pool: _Figures) -> str:
     times = inline.seconds / pool.seconds
     gaps = f"from {inline.gap * 1000:.1f} to {pool.gap * 1000:.1f} ms"
-    return f"Here: the longest gap went {gaps}; the pool was {times:.1f} times as fast.\n"
+    return f"Here: the longest gap {gaps}; the pool {times:.1f} times as fast.\n"
 
 
 def _step(screen: Screen) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 # trio-parallel has no types, and the list of multiprocessing's children is its private one:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
-
 import contextlib
 import multiprocessing.forkserver
 import multiprocessing.spawn
@@ -35,7 +34,7 @@ from ._interrupt import SIGNAL
 from ._link import Pipe, SocketPipe, receive_fds
 from ._memory import Page
 
-_REASON_WAIT: Final = 0.05  # seconds that a death seen by the kernel waits for trio-parallel's exit code
+_REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
 _PRELOAD: Final = [_boot.__name__]
 
 
@@ -209,7 +208,8 @@ def _preparation_data(name: str) -> dict[str, Any]:
     data = _plain_preparation_data(name)
     job = _job_to_start.get()
     if job is not None:
-        job.process_name = name
+        if name != "ignore":  # for the preloading of the forkserver, not for a process
+            job.process_name = name
         data.pop("init_main_from_path", None)
         data.pop("init_main_from_name", None)
         data["trio_isolates"] = _Handover(job.fds)

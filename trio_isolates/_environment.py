@@ -18,9 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-_LIMITS = [
-    getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
-]
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
 @frozen

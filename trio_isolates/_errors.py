@@ -8,21 +8,10 @@ For what is closed, full or ended, Trio's own exceptions are used: `trio.ClosedR
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from trio_parallel import BrokenWorkerError
 
 _TAIL_LINES = 8
-
-
-def _remake(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    return cls(*args, **fields)
-
-
-def _reduce(exc: BaseException, *fields: str) -> tuple[Any, ...]:
-    """Reduce an exception to the call that makes it again, and what was added since: its notes, say."""
-    attributes = vars(exc)
-    return _remake, (type(exc), exc.args, {name: attributes[name] for name in fields}), attributes
 
 
 class IsolateError(Exception):
@@ -61,6 +50,10 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         self.maybe_executed = maybe_executed
         self.stderr_tail = stderr_tail
 
+    def __repr__(self) -> str:
+        end = self.signal if self.signal is not None else f"exitcode {self.exitcode}"
+        return f"IsolateDied({self.name!r}, pid {self.pid}, {end})"
+
     def __str__(self) -> str:
         if self.signal is not None:
             how = f"was killed by {self.signal}"
@@ -68,14 +61,11 @@ class IsolateDied(IsolateError, BrokenWorkerError):
             how = f"exited with code {self.exitcode}"
         else:
             how = "ended, and nobody could tell why"
-        begun = "may have been executed" if self.maybe_executed else "had not begun"
-        text = f"isolate {self.name!r} (pid {self.pid}) {how}; the call {begun}"
+        begun = "the call may have been executed" if self.maybe_executed else "no call had begun"
+        text = f"isolate {self.name!r} (pid {self.pid}) {how}; {begun}"
         if tail := self.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
             text += "\nthe end of its stderr:\n" + "\n".join(f"  {line}" for line in tail)
         return text
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reduce(self, "pid", "exitcode", "signal", "maybe_executed", "stderr_tail")
 
 
 class IsolateSpawnError(IsolateError):
@@ -101,9 +91,6 @@ class UnsendableError(IsolateError, TypeError):
         super().__init__(message)
         self.path = path
         self.type_name = type_name
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reduce(self, "path", "type_name")
 
 
 class RemoteError(IsolateError):
@@ -135,9 +122,6 @@ class RestartLimitExceeded(IsolateError):
     def __init__(self, message: str, *, causes: Sequence[BaseException] = ()) -> None:
         super().__init__(message)
         self.causes = tuple(causes)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reduce(self, "causes")
 
 
 class ProtocolError(IsolateError):

@@ -20,11 +20,27 @@ from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._link import Link
-from ._messages import BYE, CLOSE, DEFINE, DROPPED, FAILED, LOG, READY, SPEC, VALUE, Chunk, Mode, Spec
+from ._messages import (
+    BYE,
+    CLOSE,
+    DEFINE,
+    DROPPED,
+    FAILED,
+    INIT,
+    LOG,
+    READY,
+    SPEC,
+    STATE,
+    VALUE,
+    Chunk,
+    Mode,
+    Spec,
+)
 from ._options import GcPolicy
 from ._pickling import Codec
 from ._wire import encode, encode_definitions
 
+_STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised "}
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
 _LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
 
@@ -84,6 +100,7 @@ class Isolate:
         self.was_told_to_end = False
         self.died_unasked = False  # neither killed by us, nor said goodbye
         self.teardown_error: BaseException | None = None
+        self._failed_step = ""
         self._engine = engine
         self._spec = self.codec.dumps(spec, "")
         self._gc: GcPolicy = gc_policy
@@ -187,6 +204,7 @@ class Isolate:
             self._settled.set()
         elif kind == FAILED:
             self.cause = load_error(self.codec, body, buffers)
+            self._failed_step = _STEPS[ident]
             self.was_told_to_end = True
         elif kind == BYE:
             self._has_said_bye = True
@@ -229,10 +247,14 @@ class Isolate:
 
     def spawn_error(self) -> IsolateSpawnError:
         cause = self.cause or self.died(maybe_executed=False)
-        words = f"{type(cause).__name__}: {cause}"
+        words = f"{self._failed_step}{type(cause).__name__}: {cause}"
         error = IsolateSpawnError(f"isolate {self.name!r} could not be started: {words}")
         error.__cause__ = cause
         return error
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.is_set()
 
     async def wait_dead(self) -> None:
         await self._gone.wait()

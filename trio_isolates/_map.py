@@ -5,6 +5,7 @@ This module knows in what order items go out and results come back. What serves 
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from contextlib import aclosing, asynccontextmanager
@@ -14,7 +15,7 @@ import outcome
 import trio
 
 from ._messages import CALL, CHUNK, RUN
-from ._supervisor import Crew
+from ._supervisor import Crew, only
 
 _CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
 _CHUNK_GROWTH: Final = 32  # times; the first measurements are mostly overhead
@@ -49,9 +50,12 @@ class Map:
         self._error: Exception | None = None
 
     async def run(self) -> list[Any]:
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(self._senders, len(self._items))):
-                nursery.start_soon(self._send_chunks, nursery.cancel_scope)
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(self._senders, len(self._items))):
+                    nursery.start_soon(self._send_chunks, nursery.cancel_scope)
+        except BaseExceptionGroup as group:  # a Ctrl-C
+            raise only(group) from None
         if self._error is not None:
             raise self._error
         return self._results
@@ -91,6 +95,7 @@ class _Results:
         self._ready: dict[int, outcome.Outcome[Any]] = {}
         self._given = 0
         self._pulled: int | None = None  # how many there were in all, once that is known
+        self._source_error: Exception | None = None  # of the iterable; raised after what came before it
         self._places = trio.Semaphore(limit)
         self._changed = trio.Event()
 
@@ -101,8 +106,9 @@ class _Results:
         self._ready[index] = result
         self._changed.set()
 
-    def finish(self, count: int) -> None:
+    def finish(self, count: int, error: Exception | None = None) -> None:
         self._pulled = count
+        self._source_error = error
         self._changed.set()
 
     def __aiter__(self) -> _Results:
@@ -115,6 +121,8 @@ class _Results:
                 break
             if self._given == self._pulled:
                 await trio.lowlevel.checkpoint()
+                if self._source_error is not None:
+                    raise self._source_error
                 raise StopAsyncIteration
             self._changed = trio.Event()
             await self._changed.wait()
@@ -147,6 +155,7 @@ async def open_map(
         try:
             result: outcome.Outcome[Any] = outcome.Value(await crew.call(kind, payload))
         except Exception as exc:
+            exc.add_note(f"for items[{index}]: {reprlib.repr(item)}")
             result = outcome.Error(exc)
         finished += 1
         results.put(index, result)
@@ -154,7 +163,7 @@ async def open_map(
             progress(finished, total)
 
     async def pull(nursery: trio.Nursery) -> None:
-        count = 0
+        count, error = 0, None
         try:
             await results.take_place()
             async with aclosing(iterate(items)) as pulled:
@@ -162,18 +171,20 @@ async def open_map(
                     nursery.start_soon(call_one, count, item)
                     count += 1
                     await results.take_place()
-        except Exception as exc:  # of the iterable: raised after the results of the items before it
-            results.put(count, outcome.Error(exc))
-            count += 1
-        results.finish(count)
+        except Exception as exc:
+            error = exc
+        results.finish(count, error)
 
     error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pull, nursery)
-        try:
-            yield results
-        except BaseException as exc:
-            error = exc
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull, nursery)
+            try:
+                yield results
+            except BaseException as exc:
+                error = exc
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:  # of `progress`, or a Ctrl-C
+        raise only(group) from None
     if error is not None:
         raise error

@@ -147,6 +147,8 @@ def make_options(
         raise TypeError(f"name= must be a str, not {name!r}")
     check_positive("max_in_flight", max_in_flight, RING)
     _check_choice("on_cancel", on_cancel, ("interrupt", "kill"))
+    if on_cancel == "kill" and not isinstance(handler, str) and (handler is None or is_async(handler)):
+        raise TypeError(f"on_cancel='kill' is for sync handlers; {handler!r} is not one")
     _check_seconds("cancel_grace", cancel_grace)
     _check_seconds("shutdown_grace", shutdown_grace)
     if restart is not None and not isinstance(restart, Restart):

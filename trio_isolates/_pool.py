@@ -42,7 +42,7 @@ from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_opti
 from ._restart import Restart
 from ._run import usable_cpus
 from ._statistics import PoolStatistics, count
-from ._supervisor import Crew, open_crew
+from ._supervisor import Crew, only, open_crew
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -199,7 +199,8 @@ class Pool(Generic[P, T]):
             ordered: give the results in the order of the items; else as they are ready.
             max_pending: how many items may be pulled and not yet given out; None: four for each isolate.
             return_errors: give `outcome.Value(result)` or `outcome.Error(exception)` for each item,
-                instead of raising the first exception.
+                instead of raising the first exception; a note in the exception names the item.
+                What the iterable itself raises is raised, after the results of its items.
             progress: called with the number of finished calls, and of all items if that is known.
 
         Leaving the block early stops what is in flight, before the block is left.
@@ -237,9 +238,12 @@ class Pool(Generic[P, T]):
             except Exception as exc:
                 outcomes[index] = outcome.Error(exc)
 
-        async with trio.open_nursery() as nursery:
-            for index, client in enumerate(clients):
-                nursery.start_soon(run_one, index, client)
+        try:
+            async with trio.open_nursery() as nursery:
+                for index, client in enumerate(clients):
+                    nursery.start_soon(run_one, index, client)
+        except BaseExceptionGroup as group:  # a Ctrl-C
+            raise only(group) from None
         return [result.unwrap() for result in outcomes]
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ import trio
 
 from ._engine import Engine
 from ._messages import CALL
-from ._options import GcPolicy, make_options
+from ._options import GcPolicy, OnCancel, make_options
+from ._service import is_async
 from ._supervisor import Crew, open_crew
 
 T = TypeVar("T")
@@ -92,7 +93,8 @@ async def run(
     Raises what `Worker.call` raises, and `IsolateSpawnError`. Cancelled: an async function is
     cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
     """
-    options = make_options("run", fn, name=name, on_cancel="kill", gc=gc, engine=engine)
+    on_cancel: OnCancel = "interrupt" if is_async(fn) else "kill"
+    options = make_options("run", fn, name=name, on_cancel=on_cancel, gc=gc, engine=engine)
     crew = Crew(options, size=1, restart=None, is_pool=False, replaces_killed=False)
     async with limiter or current_default_isolate_limiter(), open_crew(crew):
         return await crew.call(CALL, args)

@@ -9,14 +9,28 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 from ._errors import UnsendableError
 from ._exceptions import dump_error
 from ._interrupt import Interrupter, interruptible
-from ._messages import CALL, CHUNK, ERROR, EXTENDED, READY, VALUE, Chunk, Frame, Mode, Spec
+from ._messages import (
+    CALL,
+    CHUNK,
+    ERROR,
+    EXTENDED,
+    FAILED,
+    INIT,
+    READY,
+    STATE,
+    VALUE,
+    Chunk,
+    Frame,
+    Mode,
+    Spec,
+)
 from ._pickling import Codec, Pickled
 from ._wire import encode, encode_definitions
 
@@ -81,29 +95,33 @@ class Service:
         self.title = title
         self.flush = flush
         self.handler = None if spec.handler is None else resolve(spec.handler)
+        if self.handler is not None and not callable(self.handler):
+            raise TypeError(f"handler={spec.handler!r} is a {type(self.handler).__name__}, and not callable")
         is_sync = self.handler is not None and not is_async(self.handler)
         if is_sync and spec.concurrency is not None:
             raise TypeError(f"concurrency= is for async handlers; {spec.handler!r} is a sync one")
         self.mode: Mode = "sync" if is_sync and may_block else "async"
         self.concurrency = 1 if is_sync else spec.concurrency
         self._state: tuple[Any, ...] = ()
-        self._state_maker: partial[Any] | None = None
+        self._step = 0
 
-    def setup(self) -> list[partial[Any]]:
-        """Return the functions to call before READY, in order; the result of each goes to `keep`."""
-        spec = self.spec
-        functions = [
-            partial(resolve(function)) for function in (spec.init, spec.state) if function is not None
-        ]
-        self._state_maker = functions[-1] if spec.state is not None else None
-        return functions
+    def setup(self) -> Iterator[Callable[..., Any]]:
+        """Give the functions to call before READY, in order; the result of each goes to `keep`."""
+        for step, function in ((INIT, self.spec.init), (STATE, self.spec.state)):
+            if function is not None:
+                self._step = step
+                yield resolve(function)
 
-    def keep(self, function: partial[Any], value: object) -> None:
+    def keep(self, value: object) -> None:
         """Take note of what a set-up function returned: the state is the handler's first argument."""
-        if function is self._state_maker:
+        if self._step == STATE:
             self._state = (value,)
             if self.handler is not None:
                 self.handler = partial(self.handler, value)
+
+    def failed(self, exc: BaseException) -> list[Chunk]:
+        """Return the frames that say which of the functions raised, and what."""
+        return self.encode(FAILED, self._step, exc)
 
     def ready(self) -> list[Chunk]:
         return encode(READY, self.concurrency or 0, [self.mode.encode()])

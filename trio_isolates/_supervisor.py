@@ -6,36 +6,21 @@ begun when it died comes back and goes to another. This module does not know wha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast, final
 
 import outcome
 import trio
-from attrs import define, evolve
+from attrs import evolve
 
 from ._client import Client, Counts, NotBegun
 from ._errors import IsolateDied, IsolateError, IsolateSpawnError, RestartLimitExceeded
 from ._options import Options
+from ._queue import Line
 from ._restart import Restart, RestartWindow
 
 _AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
-
-
-@define(eq=False)
-class _Waiter:
-    """A caller for whose call no isolate has a place yet."""
-
-    task: trio.lowlevel.Task
-    crew: Crew
-    is_gone: bool = False
-
-    def abort(self, _: object) -> trio.lowlevel.Abort:
-        self.is_gone = True
-        self.crew.counts.cancelled += 1
-        self.crew.forget_waiter()
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -55,7 +40,6 @@ class Crew:
         self.counts = Counts()
         self.replaced = 0
         self.restarted = 0
-        self.queued = 0
         self.clients: list[Client] = []  # open ones
         self.is_closed = False
         self.is_ending = False
@@ -65,20 +49,25 @@ class Crew:
         self._replaces_killed = replaces_killed
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
-        self._queue: deque[_Waiter] = deque()
+        self._line: Line[Client] = Line(self._count_cancelled)
         self._active = 0
         self._idle = trio.Event()
         self._all: list[Client] = []  # every one that is not known to be gone
-        self._kept = 0
         self._opened = trio.Event()
         self._first_failures: list[IsolateSpawnError] = []
         self._teardown_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
         self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
         self._was_killed = False
+        self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
         self.body_scope = trio.CancelScope()
+
+    @property
+    def queued(self) -> int:
+        """How many callers wait for a place."""
+        return len(self._line)
 
     # Calls.
 
@@ -86,13 +75,16 @@ class Crew:
         """Have one call served, by whoever has a place first."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
+        self._check_run()
         self._active += 1
+        moved = 0
         try:
             while True:
-                client = self._take() or await self._wait()
+                client = self._take() or await self._wait(moved)
                 try:
                     return await client.call(kind, payload, kwargs)
-                except NotBegun:
+                except NotBegun as exc:
+                    moved = exc.ident
                     if self._was_killed:
                         raise client.isolate.died(maybe_executed=False) from None
         finally:
@@ -112,8 +104,15 @@ class Crew:
         if self.is_closed:
             raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
 
+    def _check_run(self) -> None:
+        if trio.lowlevel.current_trio_token() is not self._token:
+            raise RuntimeError(
+                f"{self.options.spec.name!r} belongs to another trio.run; "
+                "from a thread, use trio.from_thread.run(worker.call, ...)"
+            )
+
     def _take(self) -> Client | None:
-        if self.queued:
+        if self._line:
             return None
         best: Client | None = None
         for client in self.clients:
@@ -123,20 +122,14 @@ class Crew:
             best.load += 1
         return best
 
-    async def _wait(self) -> Client:
+    async def _wait(self, moved: int) -> Client:
+        """Wait in order for a place; a call that had one already comes first."""
         if self.failure is not None or self._is_over():
             raise self._unserved()
-        waiter = _Waiter(trio.lowlevel.current_task(), self)
-        self._queue.append(waiter)
-        self.queued += 1
-        client: Client = await trio.lowlevel.wait_task_rescheduled(waiter.abort)
-        return client
+        return await self._line.wait(moved)
 
-    def forget_waiter(self) -> None:
-        """One of the queue has gone; sweep the queue when most of it has."""
-        self.queued -= 1
-        if len(self._queue) > 2 * self.queued + 64:
-            self._queue = deque(waiter for waiter in self._queue if not waiter.is_gone)
+    def _count_cancelled(self) -> None:
+        self.counts.cancelled += 1
 
     def _unserved(self) -> BaseException:
         """What a caller gets whom nobody will serve."""
@@ -160,25 +153,20 @@ class Crew:
         return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
 
     def _on_room(self, client: Client) -> None:
-        while self.queued and client.has_room:
-            waiter = self._queue.popleft()
-            if not waiter.is_gone:
-                self.queued -= 1
-                client.load += 1
-                trio.lowlevel.reschedule(waiter.task, outcome.Value(client))
+        while self._line and client.has_room:
+            client.load += 1
+            self._line.give(outcome.Value(client))
 
     def _refuse_waiters(self) -> None:
-        while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.is_gone:
-                self.queued -= 1
-                trio.lowlevel.reschedule(waiter.task, outcome.Error(self._unserved()))
+        while self._line:
+            self._line.give(outcome.Error(self._unserved()))
 
     # Lives and deaths.
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Keep the isolates, until `leave` ends it."""
+        self._token = trio.lowlevel.current_trio_token()
         with self._scope:
             async with trio.open_nursery() as self._nursery:
                 for number in range(1, self.size + 1):
@@ -265,7 +253,7 @@ class Crew:
             assert policy is not None
             limit = RestartLimitExceeded(
                 f"{self.options.spec.name!r}: {len(causes)} failures within {policy.within} seconds, "
-                f"{policy.max_restarts} are allowed; the last: {causes[-1]}",
+                f"more than max_restarts={policy.max_restarts}; the last: {causes[-1]}",
                 causes=causes,
             )
             limit.__cause__ = causes[-1]
@@ -314,8 +302,7 @@ class Crew:
         except BaseException:
             self.kill()
             with trio.CancelScope(shield=True):
-                for client in list(self._all):
-                    await client.isolate.wait_dead()
+                await self._wait_dead()
             raise
 
     async def stop(self) -> None:
@@ -346,17 +333,27 @@ class Crew:
             try:
                 await self.drain()
             except BaseException as exc:
-                error = _only(exc)
+                error = only(exc)
         with trio.CancelScope(shield=True):
             try:
                 await self.stop()
             except BaseException as exc:  # a second Ctrl-C: no grace
-                error = error or _only(exc)
+                error = error or only(exc)
             self.kill()
-            for client in list(self._all):
-                await client.isolate.wait_dead()
+            error = await self._wait_dead() or error
         self._scope.cancel()
         return self._final_error(error)
+
+    async def _wait_dead(self) -> BaseException | None:
+        """Wait for the isolates that were killed, whatever comes; return what came, a further Ctrl-C."""
+        came: BaseException | None = None
+        for client in list(self._all):
+            while not client.isolate.is_gone:
+                try:
+                    await client.isolate.wait_dead()
+                except BaseException as exc:
+                    came = only(exc)
+        return came
 
     def _final_error(self, error: BaseException | None) -> BaseException | None:
         ours: BaseException | None = self._teardown_error
@@ -373,11 +370,11 @@ class Crew:
         return error
 
 
-def _only(error: BaseException) -> BaseException:
+def only(error: BaseException) -> BaseException:
     """Take a single exception out of the group that a nursery of ours has put around it."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return _only(group.exceptions[0]) if len(group.exceptions) == 1 else group
+        return only(group.exceptions[0]) if len(group.exceptions) == 1 else group
     return error
 
 

@@ -30,7 +30,6 @@ from ._messages import (
     DROPPED,
     ERROR,
     EXTENDED,
-    FAILED,
     VALUE,
     Chunk,
     Frame,
@@ -61,9 +60,9 @@ class SyncServer:
         service = self._service
         try:
             for function in service.setup():
-                service.keep(function, self._call_alone(function))
+                service.keep(self._call_alone(function))
         except BaseException as exc:
-            self._answer(service.encode(FAILED, 0, exc))
+            self._answer(service.failed(exc))
             return
         self._context = copy_context()
         self._answer(service.ready())
@@ -165,11 +164,11 @@ class AsyncServer:
         service = self._service
         try:
             for function in service.setup():
-                service.keep(function, await self._call_alone(function))
+                service.keep(await self._call_alone(function))
         except trio.Cancelled:
             raise
         except BaseException as exc:
-            await self._say_last(service.encode(FAILED, 0, exc))
+            await self._say_last(service.failed(exc))
             return
         self._context = copy_context()
         self._answer(service.ready())
