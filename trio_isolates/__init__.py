@@ -1,11 +1,21 @@
 """Isolates for Trio: workers with their own memory that end with their block.
 
-Read the modules from the top of this list, each builds on those before it: `_errors`, `_messages`
-(the words); `_wire`, `_pickling`, `_exceptions`, `_calls`, `_restart` (no I/O); `_memory`, `_link`
-(bytes that move); `_interrupt`, `_service`, `_worker`, `_boot` (inside the isolate); `_engine`,
-`_isolate` (starting one, and its life); `_client`, `_supervisor` (calls, and who serves them);
-`_open_worker`, `_run`, `_pool` (the doors).
+    data = await run(parse, path)                       # one answer from a fresh isolate
+    async with open_worker(parse) as worker: ...        # one long-lived isolate, many calls
+    async with open_pool(parse, workers=4) as pool: ... # many of them behind one queue
+
+When a block is left, by any path, its isolates are gone; when a call returns, by any path, its
+work has stopped. For tests there is `trio_isolates.testing`.
 """
+
+# To read the source, go from top to bottom of this list; each builds on those before it.
+#   _errors _messages                                                  the words
+#   _wire _unsendable _by_value _pickling _exceptions _calls _restart  no I/O
+#   _memory _link                                                      bytes that move
+#   _interrupt _service _worker _environment _boot                     inside the isolate
+#   _engine _options _isolate                                          starting one, and its life
+#   _client _queue _supervisor _statistics                             calls, and who serves them
+#   _open_worker _run _map _pool                                       the doors
 
 import sys
 

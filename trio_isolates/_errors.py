@@ -132,6 +132,6 @@ class CallInterrupted(BaseException):
     """Raised inside a sync handler whose caller has been cancelled. Let it pass.
 
     It is a `BaseException`, so that `except Exception` does not stop it. A handler that catches
-    it to clean up re-raises it; one that has not ended when `cancel_grace` is over is killed
-    with its isolate.
+    it to clean up re-raises it: while it handles it, it is left alone. One that swallows it gets it
+    again, and one that has not ended when `cancel_grace` is over is killed with its isolate.
     """

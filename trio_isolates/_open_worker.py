@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    final,
+    overload,
+)
 
 import trio
 
@@ -31,6 +43,9 @@ class Worker(Generic[P, T]):
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Worker cannot be sent: it stays with the block that opened it")
 
     def __repr__(self) -> str:
         return f"<trio_isolates.Worker {self.name!r} pid={self.pid}>"
@@ -71,6 +86,8 @@ class Worker(Generic[P, T]):
     async def run(self, fn: Callable[[*Ts], S], *args: *Ts) -> S: ...
     async def run(self, fn: Callable[[*Ts], Any], *args: *Ts) -> Any:
         """Call any function in this worker, with or without a handler there; return what it returns.
+
+        It takes no keyword arguments for the function: use `functools.partial`.
 
         In a worker whose handler is sync, an async function runs alone, under a Trio of its own.
         In a worker that runs Trio, a sync function blocks the other calls until it returns.
@@ -175,7 +192,8 @@ def open_worker(
             callable object, or "package.module:function". A sync one has a plain blocking loop, an
             async one, or none at all, Trio. It is sent once.
         name: shown in errors and logs.
-        init: called once in the isolate before anything else; its result is ignored.
+        init: called once in the isolate before anything else; its result is ignored. It, `state`
+            and `teardown` may be sync or async.
         state: called once after `init`; its result becomes the handler's and `teardown`'s first
             argument. `call` never sees it.
         teardown: called before the isolate ends, unless it is killed.

@@ -22,6 +22,7 @@ from typing import (
     Concatenate,
     Generic,
     Literal,
+    NoReturn,
     ParamSpec,
     TypeVar,
     TypeVarTuple,
@@ -57,6 +58,9 @@ class Pool(Generic[P, T]):
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Pool cannot be sent: it stays with the block that opened it")
 
     def __repr__(self) -> str:
         return f"<trio_isolates.Pool {self.name!r} workers={len(self._crew.clients)}>"
