@@ -260,9 +260,11 @@ def hang() -> NoReturn:
 
 def exit_once(marker: Path) -> None:
     """Die the first time that this is called with the marker."""
-    if not marker.exists():
-        marker.touch()
-        os._exit(7)
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os._exit(7)
 
 
 # Descriptors, the link, the surroundings.

@@ -130,8 +130,11 @@ async def test_a_block_cancelled_at_each_step(
     await cancel_everywhere(lambda: block(handler), nothing_left)
 
 
-@pytest.mark.parametrize("on_cancel", ["interrupt", "kill"])
-@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("handler", "on_cancel"),
+    [(apply, "interrupt"), (apply, "kill"), (apply_async, "interrupt")],
+    ids=["sync", "sync-kill", "async"],
+)
 @pytest.mark.parametrize("size", [1, 1 << 20])
 @within(50)
 async def test_a_call_cancelled_at_each_step(handler: Callable[..., Any], on_cancel: Any, size: int) -> None:

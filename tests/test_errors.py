@@ -80,7 +80,7 @@ def test_the_family() -> None:
     [
         (
             DIED,
-            "isolate 'w' (pid 7) was killed by SIGKILL; the call had not begun\n" + STDERR,
+            "isolate 'w' (pid 7) was killed by SIGKILL; no call had begun\n" + STDERR,
         ),
         (
             IsolateDied("w", pid=7, exitcode=3),

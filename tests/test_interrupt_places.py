@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import queue
 import random
 import signal
 import sys
@@ -196,7 +195,6 @@ class Alone:
     def __init__(self) -> None:
         self.page = Page.local()
         self.interrupter = Interrupter(self.page)
-        self.alarms: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.last = 0
 
     def call(self, function: Callable[[], Any]) -> tuple[int, Any]:
@@ -253,15 +251,9 @@ def test_waiting_for_nothing() -> None:
 
 @pytest.fixture
 def alarm() -> Iterator[Alone]:
-    """One that is stopped every millisecond from now on, as soon as it has been cancelled."""
+    """One that is stopped by SIGALRM, as soon as it has been cancelled."""
     alone = Alone()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        alone.alarms.put(number)
-        alone.interrupter._on_signal(number, frame)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    before = signal.signal(signal.SIGALRM, alone.interrupter._on_signal)
     yield alone
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
@@ -270,6 +262,7 @@ def alarm() -> Iterator[Alone]:
 def test_acquired_before_a_try(alarm: Alone) -> None:
     """Between a call that acquires something and the `try` that gives it back nothing is raised."""
     lock = threading.Lock()
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 
     def use() -> None:
         alarm.page.cancel(alarm.last)
@@ -288,6 +281,7 @@ def test_acquired_before_a_try(alarm: Alone) -> None:
 def test_blocked_before_a_try(alarm: Alone) -> None:
     """A call that blocks is stopped nevertheless, and what the `try` behind it would do is not done."""
     log: list[str] = []
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 
     def use() -> None:
         alarm.page.cancel(alarm.last)
@@ -305,13 +299,10 @@ def test_wait_that_takes_its_lock_back(alarm: Alone) -> None:
     """A wait on a condition that is over, but for its lock, gets that lock before it is stopped."""
     condition = threading.Condition()
 
-    def hold_the_lock() -> None:
+    def stop_while_it_wants_the_lock() -> None:
         with condition:
             alarm.page.cancel(alarm.last)
-            while not alarm.alarms.empty():
-                alarm.alarms.get()
-            for _ in range(3):
-                alarm.alarms.get()
+            signal.raise_signal(signal.SIGALRM)  # for the main thread, where it waits until the lock is free
 
     def use() -> None:
         with condition:
@@ -319,8 +310,8 @@ def test_wait_that_takes_its_lock_back(alarm: Alone) -> None:
             while True:
                 condition.wait(1e-6)
 
-    for _ in range(20):
-        thread = threading.Thread(target=hold_the_lock)
+    for _ in range(100):
+        thread = threading.Thread(target=stop_while_it_wants_the_lock)
         assert alarm.call(use) == (CANCELLED, None)
         thread.join()
         assert not condition._waiters  # type: ignore[attr-defined]

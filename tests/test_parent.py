@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -184,7 +184,8 @@ async def test_second_ctrl_c_skips_the_grace(how: str, tmp_path: Path, fifo: Fif
 @within(30)
 async def test_the_forkserver_is_killed(handler: Callable[..., Any], fifo: Fifo) -> None:
     """Workers outlive their forkserver, can still be cancelled and killed, and new ones start."""
-    async with open_pool(handler, workers=1, on_cancel="kill", cancel_grace=0.05) as pool:
+    on_cancel: Literal["kill", "interrupt"] = "kill" if handler is handlers.APPLIES[0] else "interrupt"
+    async with open_pool(handler, workers=1, on_cancel=on_cancel, cancel_grace=0.05) as pool:
         (pid,) = pool.pids
         os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
         assert await pool.call(os.getpid) == pid

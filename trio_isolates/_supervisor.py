@@ -54,7 +54,7 @@ class Crew:
         self._idle = trio.Event()
         self._all: list[Client] = []  # every one that is not known to be gone
         self._opened = trio.Event()
-        self._first_failures: list[IsolateSpawnError] = []
+        self._first_failures: dict[int, IsolateSpawnError] = {}  # by the post
         self._teardown_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
         self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
@@ -184,7 +184,7 @@ class Crew:
         """Keep one post manned: start an isolate, and another when that one is gone."""
         while not self._is_over():
             client = self.make_client(number)
-            failure = await self._serve(client)
+            failure = await self._serve(number, client)
             delay = None if self._is_over() else self._judge(client, failure)
             if delay is None:
                 return
@@ -193,7 +193,7 @@ class Crew:
     def _is_over(self) -> bool:
         return self.is_ending or self._was_killed
 
-    async def _serve(self, client: Client) -> IsolateError:
+    async def _serve(self, number: int, client: Client) -> IsolateError:
         """See one isolate through its life; return how that ended."""
         assert self._nursery is not None
         self._all.append(client)
@@ -202,7 +202,7 @@ class Crew:
             await client.isolate.wait_ready()
         except IsolateSpawnError as exc:
             self._all.remove(client)
-            self._first_failures.append(exc)
+            self._first_failures.setdefault(number, exc)
             if len(self._first_failures) == self.size:
                 self._opened.set()
             return exc
@@ -271,7 +271,7 @@ class Crew:
         await self._opened.wait()
         if not self.clients and len(self._first_failures) == self.size:
             self._unnoticed.clear()
-            raise self._first_failures[0]
+            raise next(iter(self._first_failures.values()))
 
     # The end.
 
