@@ -10,7 +10,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
 #   _errors _messages                                                  the words
-#   _wire _unsendable _by_value _pickling _exceptions _calls _restart  no I/O
+#   _wire _by_value _unsendable _pickling _exceptions _calls _restart  no I/O
 #   _memory _link                                                      bytes that move
 #   _interrupt _service _worker _environment _boot                     inside the isolate
 #   _engine _options _isolate                                          starting one, and its life

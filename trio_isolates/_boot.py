@@ -63,7 +63,7 @@ def main() -> None:
         send_fds(side, b"%d" % os.getpid(), [pidfd] if pidfd >= 0 else [])
         if pidfd >= 0:
             os.close(pidfd)
-    _keep_from_children()
+    _keep_from_children(sock)
     try:
         _serve(sock, page, name)
     except (BrokenPipeError, ConnectionResetError):
@@ -120,7 +120,7 @@ class _Tee(io.RawIOBase):
         return os.write(2, data)
 
 
-def _keep_from_children() -> None:
+def _keep_from_children(sock: socket.socket) -> None:
     """Close what we inherited in forked and in executed children.
 
     A grandchild that holds an end of the link or of trio-parallel's pipes makes our death invisible.
@@ -128,7 +128,8 @@ def _keep_from_children() -> None:
     directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     inherited: list[int] = []
     tracker = getattr(resource_tracker, "_resource_tracker", None)
-    keep = {0, 1, 2, getattr(tracker, "_fd", None)}
+    keep = {0, 1, 2, sock.fileno(), getattr(tracker, "_fd", None)}
+    sock.set_inheritable(False)
     for entry in os.listdir(directory):
         fd = int(entry)
         if fd not in keep:
@@ -139,6 +140,7 @@ def _keep_from_children() -> None:
             inherited.append(fd)
 
     def close_in_child() -> None:
+        sock.close()  # as an object: whoever still holds it there must not write into what comes after it
         for fd in inherited:
             try:
                 os.close(fd)
@@ -186,7 +188,7 @@ async def _serve_async(service: Service, sock: socket.socket) -> None:
 
     def write(chunks: list[Chunk]) -> None:
         if threading.get_ident() == thread:
-            link.write(chunks, now=False)
+            link.write(chunks, now=True)  # a sync function may block the loop for long
         else:
             token.run_sync_soon(lambda: link.write(chunks, now=False))
 
@@ -224,8 +226,12 @@ class _HomewardHandler(logging.Handler):
     def __init__(self, write: Callable[[list[Chunk]], None]) -> None:
         super().__init__()
         self._write = write
+        self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if os.getpid() != self._pid:  # a forked child, which has no link
+            print(self.format(record), file=sys.stderr)  # noqa: T201
+            return
         try:
             if record.exc_info and not record.exc_text:
                 record.exc_text = logging.Formatter().formatException(record.exc_info)

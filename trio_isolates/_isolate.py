@@ -170,8 +170,11 @@ class Isolate:
             host.kill()
         death = await host.wait_dead()
         # What it said before its end comes before the news of it.
-        with trio.move_on_after(_DRAIN_WAIT):
-            await self._read_all.wait()
+        reads = -1
+        while reads != link.reads and not self._read_all.is_set():  # as long as there is progress
+            reads = link.reads
+            with trio.move_on_after(_DRAIN_WAIT):
+                await self._read_all.wait()
         self.death = death
         self.died_unasked = self.is_ready and not self._was_killed and not self._has_said_bye
         self._on_death()
@@ -205,6 +208,7 @@ class Isolate:
         elif kind == FAILED:
             self.cause = load_error(self.codec, body, buffers)
             self._failed_step = _STEPS[ident]
+            self.host.kill()  # it may have left threads behind that would keep it
             self.was_told_to_end = True
         elif kind == BYE:
             self._has_said_bye = True

@@ -94,6 +94,7 @@ class Link:
         self._writer: trio.lowlevel.Task | None = None
         self._drained = trio.Event()
         self.broken = False
+        self.reads = 0
 
     @property
     def is_full(self) -> bool:
@@ -179,6 +180,7 @@ class Link:
                 return []
             if count == 0:
                 return []
+            self.reads += 1
             if frames := self._decoder.received(count):
                 return frames
 

@@ -5,6 +5,7 @@ This module knows in what order items go out and results come back. What serves 
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
@@ -22,7 +23,11 @@ _CHUNK_GROWTH: Final = 32  # times; the first measurements are mostly overhead
 
 
 async def iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    if isinstance(items, AsyncIterable):
+    if inspect.isasyncgen(items):
+        async with aclosing(items):  # Python closes a generator at some time, its caller at this
+            async for item in items:
+                yield item
+    elif isinstance(items, AsyncIterable):
         async for item in items:
             yield item
     elif isinstance(items, Iterable):
@@ -98,6 +103,7 @@ class _Results:
         self._source_error: Exception | None = None  # of the iterable; raised after what came before it
         self._places = trio.Semaphore(limit)
         self._changed = trio.Event()
+        self._is_closed = False
 
     async def take_place(self) -> None:
         await self._places.acquire()
@@ -111,10 +117,15 @@ class _Results:
         self._source_error = error
         self._changed.set()
 
+    def close(self) -> None:
+        self._is_closed = True
+        self._changed.set()
+
     def __aiter__(self) -> _Results:
         return self
 
     async def __anext__(self) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             index = self._given if self._ordered else next(iter(self._ready), -1)
             if index in self._ready:
@@ -124,12 +135,16 @@ class _Results:
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
-            self._changed = trio.Event()
+            if self._is_closed:
+                raise trio.ClosedResourceError("the block of this open_map has been left")
+            if self._changed.is_set():  # else somebody waits for it already
+                self._changed = trio.Event()
             await self._changed.wait()
-        await trio.lowlevel.checkpoint()
         result = self._ready.pop(index)
         self._given += 1
         self._places.release()
+        self._changed.set()
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return result if self._return_errors else result.unwrap()
 
 
@@ -186,5 +201,7 @@ async def open_map(
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:  # of `progress`, or a Ctrl-C
         raise only(group) from None
+    finally:
+        results.close()
     if error is not None:
         raise error

@@ -198,7 +198,7 @@ class Pool(Generic[P, T]):
 
         Args:
             items: an iterable or async iterable, endless if you like: an item is pulled only when
-                there is a place for it.
+                there is a place for it. An async generator is closed when the block is left.
             fn: what is called instead of the handler.
             ordered: give the results in the order of the items; else as they are ready.
             max_pending: how many items may be pulled and not yet given out; None: four for each isolate.

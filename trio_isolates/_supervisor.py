@@ -15,7 +15,13 @@ import trio
 from attrs import evolve
 
 from ._client import Client, Counts, NotBegun
-from ._errors import IsolateDied, IsolateError, IsolateSpawnError, RestartLimitExceeded
+from ._errors import (
+    IsolateDied,
+    IsolateError,
+    IsolateSpawnError,
+    RestartLimitExceeded,
+    UnsendableError,
+)
 from ._options import Options
 from ._queue import Line
 from ._restart import Restart, RestartWindow
@@ -54,6 +60,7 @@ class Crew:
         self._idle = trio.Event()
         self._all: list[Client] = []  # every one that is not known to be gone
         self._opened = trio.Event()
+        self._was_manned = False
         self._first_failures: dict[int, IsolateSpawnError] = {}  # by the post
         self._teardown_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
@@ -71,6 +78,7 @@ class Crew:
 
     # Calls.
 
+    @trio.lowlevel.enable_ki_protection
     async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None = None) -> Any:
         """Have one call served, by whoever has a place first."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -88,17 +96,24 @@ class Crew:
                     if self._was_killed:
                         raise client.isolate.died(maybe_executed=False) from None
         finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            self._leave_call()
 
+    @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
         """Have one call served by this isolate and no other."""
+        self._active += 1
         client.load += 1
         try:
             return await client.call(kind, payload, None)
         except NotBegun:
             raise client.isolate.died(maybe_executed=False) from None
+        finally:
+            self._leave_call()
+
+    def _leave_call(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
 
     def check_open(self) -> None:
         if self.is_closed:
@@ -183,8 +198,14 @@ class Crew:
     async def _keep(self, number: int) -> None:
         """Keep one post manned: start an isolate, and another when that one is gone."""
         while not self._is_over():
-            client = self.make_client(number)
-            failure = await self._serve(number, client)
+            client: Client | None = None
+            try:
+                client = self.make_client(number)
+            except UnsendableError as exc:  # what the handler holds has changed since
+                failure: IsolateError = IsolateSpawnError(f"{self.options.spec.name!r}: {exc}")
+                failure.__cause__ = exc
+            else:
+                failure = await self._serve(number, client)
             delay = None if self._is_over() else self._judge(client, failure)
             if delay is None:
                 return
@@ -214,13 +235,16 @@ class Crew:
         return client.isolate.died(maybe_executed=False)
 
     def _admit(self, client: Client) -> None:
+        self._opened.set()
+        self._was_manned = True
+        if client.isolate.death is not None:  # it was ready, and gone before anybody heard of either
+            return
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
                 client.limit = min(client.limit, concurrency + _AT_HAND)
         client.is_open = True
         self.clients.append(client)
-        self._opened.set()
         self._on_room(client)
 
     def _on_death(self, client: Client) -> None:
@@ -230,20 +254,20 @@ class Crew:
         if self._window is None and client.isolate.died_unasked and not client.was_noticed:
             self._unnoticed.append(client.isolate.died(maybe_executed=False))
 
-    def _judge(self, client: Client, failure: IsolateError) -> float | None:
+    def _judge(self, client: Client | None, failure: IsolateError) -> float | None:
         """Return the seconds after which to start again, or None not to."""
-        if client.is_ours:
+        if client is not None and client.is_ours:
             self.replaced += self._replaces_killed
             return 0.0 if self._replaces_killed else None
         if self._window is None:
-            if not client.isolate.is_ready:
+            if client is None or not client.isolate.is_ready:
                 self._unnoticed.append(failure)
             self._lost += 1
             if self._lost == self.size:
                 self._fail(failure)
             return None
         self.restarted += 1
-        if client.died_in_call:
+        if client is not None and client.died_in_call:
             return 0.0
         delay = self._window.record(trio.current_time(), failure)
         if delay is None:
@@ -263,13 +287,15 @@ class Crew:
     def _fail(self, failure: IsolateError) -> None:
         self.failure = failure
         self._refuse_waiters()
-        if isinstance(failure, RestartLimitExceeded):
+        if not self._was_manned:
+            self._opened.set()  # with nobody: the opening fails
+        elif isinstance(failure, RestartLimitExceeded):
             self.body_scope.cancel()
 
     async def wait_open(self) -> None:
         """Wait for the first isolate. Raises `IsolateSpawnError` if the whole first round fails."""
         await self._opened.wait()
-        if not self.clients and len(self._first_failures) == self.size:
+        if not self._was_manned:
             self._unnoticed.clear()
             raise next(iter(self._first_failures.values()))
 
@@ -290,7 +316,8 @@ class Crew:
         """Wait until nothing is in flight any more; then have the isolates tear down and end."""
         self.is_closed = True
         while self._active:
-            self._idle = trio.Event()
+            if self._idle.is_set():  # else somebody waits for it already
+                self._idle = trio.Event()
             await self._idle.wait()
         self.is_ending = True
         await self._each(lambda client: client.isolate.close(self.options.shutdown_grace))
