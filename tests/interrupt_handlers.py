@@ -275,6 +275,14 @@ def swallow_and_spin(fifo: Path, times: int) -> NoReturn:
         pass
 
 
+def tell_of_interrupt(fifo: Path) -> None:
+    try:
+        tell(fifo, "begun")
+        time.sleep(1000)
+    finally:
+        tell(fifo, "interrupted")
+
+
 def fail_while_cleaning_up(fifo: Path) -> None:
     try:
         tell(fifo, "begun")

@@ -6,7 +6,9 @@ import math
 import operator
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import trio
 
 import interrupt_handlers as work
 from fifo import Fifo, open_fifo, within
-from handlers import apply, apply_async, echo, tell_and_sleep, tell_and_spin
+from handlers import apply, apply_async, echo, tell, tell_and_sleep, tell_and_spin
 from interrupting import AnyWorker, cancel_at, cancel_when, capture, opened, page
 from trio_isolates import IsolateDied, open_pool, open_worker, run
 
@@ -55,9 +57,10 @@ async def test_whatever_it_does(way: str, fifo: Fifo) -> None:
 
 @within(20)
 async def test_function_given_to_run(fifo: Fifo) -> None:
-    """A sync function given to `Worker.run` is stopped as a handler is."""
+    """A sync function given to `Worker.run` is stopped as a handler is, also one that is written in C."""
     async with opened() as worker:
         assert await cancel_when(fifo.line, worker.run, tell_and_spin, fifo.path) is None
+        assert await cancel_at(0.001, worker, worker.run, time.sleep, 1000) is None
 
 
 @within(20)
@@ -251,7 +254,33 @@ async def test_kill_instead(fifo: Fifo) -> None:
 @within(20)
 async def test_run_is_killed(fifo: Fifo) -> None:
     """A cancelled `run` of a sync function is killed at once: it sees no interrupt, and has no grace."""
-    assert await cancel_when(fifo.line, run, work.swallow, fifo.path, 10**6) is None
+    assert await cancel_when(fifo.line, run, work.tell_of_interrupt, fifo.path) is None
+    tell(fifo.path, "nothing before this")
+    assert await fifo.line() == "nothing before this"
+
+
+@within(20)
+async def test_block_left_by_an_error(fifo: Fifo) -> None:
+    """What is running when the block is left by an error is stopped; then the worker tears down."""
+    results: list[outcome.Outcome[Any]] = []
+
+    async def keep(worker: AnyWorker, *args: Any) -> None:
+        results.append(await capture(worker.call, *args))
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ZeroDivisionError):
+            async with open_worker(
+                apply, teardown=partial(tell, fifo.path, "end"), cancel_grace=15
+            ) as worker:
+                nursery.start_soon(keep, worker, tell_and_spin, fifo.path)
+                await fifo.line()
+                nursery.start_soon(keep, worker, tell, fifo.path, "queued")
+                await trio.testing.wait_all_tasks_blocked()
+                raise ZeroDivisionError
+        assert await fifo.line() == "end"
+    assert [type(result.error) for result in results if isinstance(result, outcome.Error)] == [
+        trio.ClosedResourceError
+    ] * 2
 
 
 @within(20)
