@@ -25,26 +25,19 @@ _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the 
 _LAST_REPEAT: Final = 0.1
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
-UNSET: Final = object()
-
-
-class NotBegun(IsolateError):
-    """The isolate died before it began this call: it may go to another one. Never leaves the package.
-
-    ident: the id that the call had there; those of one isolate rise in the order of sending.
-    """
-
-    def __init__(self, ident: int = 0) -> None:
-        super().__init__(ident)
-        self.ident = ident
-
 
 @define(eq=False)
-class _Call:
-    """One caller that waits for its answer."""
+class Call:
+    """One caller that waits for its answer: first in line for a place, then at an isolate.
+
+    leave_line: what to do if it is cancelled while it is at no isolate.
+    """
 
     task: trio.lowlevel.Task
-    client: Client
+    kind: int
+    payload: Any
+    leave_line: Callable[[], None]
+    client: Client | None = None
     ident: int = 0
     raise_cancel: Callable[[], Any] | None = None
     ctrl_c: bool = False
@@ -52,8 +45,17 @@ class _Call:
     is_settled: bool = False
 
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+        if self.client is None:
+            self.is_settled = True
+            self.leave_line()
+            return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         return self.client.abort(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle it with an error, outside of any isolate."""
+        self.is_settled = True
+        trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
 @define(eq=False)
@@ -76,13 +78,13 @@ class Client:
         counts: Counts,
         *,
         on_room: Callable[[Client], None],
-        on_death: Callable[[Client], None],
+        on_death: Callable[[Client, list[Call]], None],
     ) -> None:
         self._options = options
         self._counts = counts
         self._on_room = on_room
         self._on_death = on_death
-        self._calls: Calls[_Call] = Calls()
+        self._calls: Calls[Call] = Calls()
         self._nursery: trio.Nursery | None = None
         self.isolate = Isolate(
             options.engine,
@@ -92,7 +94,7 @@ class Client:
             on_death=self._died,
             on_room=self._has_room,
         )
-        self.load = 0  # calls that have a place here: sent and unanswered, or just about to be sent
+        self.load = 0  # calls sent and unanswered
         self.limit = options.max_in_flight
         self.is_open = False
         self.is_ours = False  # we end it ourselves; its death is nobody's fault
@@ -107,32 +109,18 @@ class Client:
                 await self.isolate.run()
                 self._nursery.cancel_scope.cancel()
 
-    @trio.lowlevel.enable_ki_protection
-    async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None) -> Any:
-        """Send one call and wait for its answer. The caller has taken a place, which is given back here.
-
-        Raises `NotBegun` if the isolate died before it began the call.
-        """
-        if not self.is_open:
-            raise NotBegun(self._calls.next_ident)
+    def start(self, call: Call) -> None:
+        """Send a call. Raises `UnsendableError`; the call is then as it was."""
         try:
-            if kwargs or self._options.spec.context:
-                kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
-            pickled = self.isolate.codec.dumps(payload, "args")
-            call = _Call(trio.lowlevel.current_task(), self)
+            pickled = self.isolate.codec.dumps(call.payload, "args")
             ident = self._calls.next_ident
-            self.isolate.send(kind, ident, *pickled, now=len(self._calls) < _EAGER)
-        except BaseException as exc:
-            self._give_back()
-            if isinstance(exc, UnsendableError):
-                _rename(exc, kind)
+            self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
+        except UnsendableError as exc:
+            _rename(exc, call.kind)
             raise
+        call.client = self
         call.ident = self._calls.add(call)
-        return await trio.lowlevel.wait_task_rescheduled(call.abort)
-
-    def _context_values(self) -> tuple[tuple[int, Any], ...]:
-        values = ((index, var.get(UNSET)) for index, var in enumerate(self._options.spec.context))
-        return tuple((index, value) for index, value in values if value is not UNSET)
+        self.load += 1
 
     def _give_back(self) -> None:
         if self.is_open:
@@ -169,7 +157,7 @@ class Client:
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         self._give_back()
 
-    def _settle(self, call: _Call, result: outcome.Outcome[Any], *, cancelled: bool = False) -> None:
+    def _settle(self, call: Call, result: outcome.Outcome[Any], *, cancelled: bool = False) -> None:
         if call.is_settled:
             return
         call.is_settled = True
@@ -185,7 +173,7 @@ class Client:
 
     # Cancellation.
 
-    def abort(self, call: _Call) -> trio.lowlevel.Abort:
+    def abort(self, call: Call) -> trio.lowlevel.Abort:
         """The caller was cancelled: it is let go at once only if its call certainly never begins."""
         if call.raise_cancel is not None:
             # Raised before anybody can know of it, so that a second Ctrl-C can be told from the one
@@ -195,51 +183,45 @@ class Client:
             except BaseException as exc:
                 call.raise_cancel = partial(_raise, exc.with_traceback(None))  # which would be a cycle
                 call.ctrl_c = isinstance(exc, KeyboardInterrupt)
-        if not self._ask_to_stop(call):
+        if not self.isolate.host.page.cancel(call.ident):
             call.is_settled = True
             self._counts.cancelled += 1
+            if self.isolate.mode == "async":
+                self.isolate.send(CANCEL, call.ident, [b""])
             return trio.lowlevel.Abort.SUCCEEDED
         assert self._nursery is not None
         self._nursery.start_soon(self._stop, call, self._options.cancel_grace)
         return trio.lowlevel.Abort.FAILED
 
-    @property
-    def _may_interrupt(self) -> bool:
-        return self._options.on_cancel == "interrupt" or self.isolate.mode == "async"
-
-    def _ask_to_stop(self, call: _Call) -> bool:
-        """Have the isolate stop a call; return False if it has not begun it, and now never will."""
-        begun = self.isolate.host.page.cancel(call.ident)
-        if self.isolate.mode == "async":
-            self.isolate.send(CANCEL, call.ident, [b""])
-        if begun and self._may_interrupt:
-            self.isolate.host.interrupt()
-        return begun
-
     @trio.lowlevel.enable_ki_protection
-    async def _stop(self, call: _Call, grace: float) -> None:
-        """See that a call ends that was asked to stop: ask again and again, after `grace` seconds kill."""
+    async def _stop(self, call: Call, grace: float) -> None:
+        """Stop a call that has begun: ask, and after `grace` seconds kill.
+
+        This runs when all calls that were cancelled together stand in the page: a call behind the
+        one that is stopped here does not begin just to be stopped as well.
+        """
         if call.is_settled or call.settled is not None:
             return
         call.settled = trio.Event()
-        if self._may_interrupt:
+        is_sync = self.isolate.mode == "sync"
+        if not (is_sync and self._options.on_cancel == "kill"):
+            if not is_sync:
+                self.isolate.send(CANCEL, call.ident, [b""])
             with trio.move_on_after(grace):
                 await self._interrupt_until(call, call.settled)
         if not call.settled.is_set():
             self.is_ours = True
             self.isolate.kill()
 
-    async def _interrupt_until(self, call: _Call, settled: trio.Event) -> None:
-        wait = _FIRST_REPEAT
+    async def _interrupt_until(self, call: Call, settled: trio.Event) -> None:
+        host, wait = self.isolate.host, _FIRST_REPEAT
         while not settled.is_set() and not _ctrl_c_waits():
+            host.interrupt()
             with trio.move_on_after(wait):
                 await settled.wait()
-            if settled.is_set():
-                return
             wait = min(2 * wait, _LAST_REPEAT)
-            if self.isolate.host.page.cancel(call.ident):
-                self.isolate.host.interrupt()
-            elif call.raise_cancel is not None:  # the page was full before; this call never begins
+            if not settled.is_set() and not host.page.cancel(call.ident) and call.raise_cancel is not None:
+                # There was no room in the page before. Now it knows, and this call never begins.
                 self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
 
     async def stop_calls(self, grace: float) -> None:
@@ -248,14 +230,14 @@ class Client:
             for call in self._calls:
                 if call.raise_cancel is not None:
                     nursery.start_soon(self._wait_settled, call, grace)
-                elif self._ask_to_stop(call):
+                elif self.isolate.host.page.cancel(call.ident):
                     call.raise_cancel = _raise_closed
                     nursery.start_soon(self._stop, call, grace)
                 else:
                     self._settle(call, outcome.capture(_raise_closed), cancelled=True)
 
     @trio.lowlevel.enable_ki_protection
-    async def _wait_settled(self, call: _Call, grace: float) -> None:
+    async def _wait_settled(self, call: Call, grace: float) -> None:
         """Wait for a call that is being stopped already, under its own grace, no longer than under ours."""
         if not call.is_settled and call.settled is not None:
             with trio.move_on_after(grace):
@@ -279,14 +261,14 @@ class Client:
                 if isinstance(cause, ProtocolError):
                     error = ProtocolError(f"isolate {isolate.name!r} (pid {isolate.pid}) was killed: {cause}")
                 self._settle(call, outcome.Error(error))
-        for call in unbegun:
-            if not call.is_settled:
-                call.is_settled = True
-                if call.settled is not None:
-                    call.settled.set()
-                trio.lowlevel.reschedule(call.task, outcome.Error(NotBegun(call.ident)))
         self.load = 0
-        self._on_death(self)
+        self._on_death(self, [call for call in unbegun if not self._settle_stopped(call)])
+
+    def _settle_stopped(self, call: Call) -> bool:
+        """An unbegun call that was to be stopped has nowhere to go; return whether it is settled."""
+        if not call.is_settled and call.raise_cancel is not None:
+            self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
+        return call.is_settled
 
 
 def _ctrl_c_waits() -> bool:

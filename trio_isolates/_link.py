@@ -149,8 +149,8 @@ class Link:
             was_full = self.is_full
             done = self._flush()
             if was_full and not self.is_full:
-                self._on_room()
-            if done:
+                self._on_room()  # which may write
+            elif done:
                 self._drained.set()
                 self._writer = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(forget)

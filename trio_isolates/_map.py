@@ -91,12 +91,26 @@ class Map:
 
 @final
 class _Results:
-    """The results of one `Pool.open_map`, an async iterator. Its laws: no more than `limit` items are
-    pulled and not given out, and each is given out once."""
+    """The results of one `open_map`, an async iterator. Its laws: no more than `limit` items are pulled
+    and not given out, and each is given out once."""
 
-    def __init__(self, *, ordered: bool, limit: int, return_errors: bool) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        fn: Callable[[Any], Any] | None,
+        *,
+        ordered: bool,
+        limit: int,
+        return_errors: bool,
+        progress: Callable[[int, int | None], object] | None,
+    ) -> None:
+        self._crew = crew
+        self._fn = fn
         self._ordered = ordered
         self._return_errors = return_errors
+        self._progress = progress
+        self._total: int | None = None  # as the items say themselves
+        self._finished = 0
         self._ready: dict[int, outcome.Outcome[Any]] = {}
         self._given = 0
         self._pulled: int | None = None  # how many there were in all, once that is known
@@ -105,17 +119,35 @@ class _Results:
         self._changed = trio.Event()
         self._is_closed = False
 
-    async def take_place(self) -> None:
-        await self._places.acquire()
+    async def pull(self, items: Iterable[Any] | AsyncIterable[Any], nursery: trio.Nursery) -> None:
+        """Pull the items, each when there is a place for it, and have it called."""
+        self._total = len(items) if isinstance(items, Sized) else None
+        count = 0
+        try:
+            await self._places.acquire()
+            async with aclosing(iterate(items)) as pulled:
+                async for item in pulled:
+                    nursery.start_soon(self._call, count, item)
+                    count += 1
+                    await self._places.acquire()
+        except Exception as exc:
+            self._source_error = exc
+        self._pulled = count
+        self._changed.set()
 
-    def put(self, index: int, result: outcome.Outcome[Any]) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def _call(self, index: int, item: Any) -> None:
+        kind, payload = (CALL, (item,)) if self._fn is None else (RUN, (self._fn, (item,)))
+        try:
+            result: outcome.Outcome[Any] = outcome.Value(await self._crew.call(kind, payload))
+        except Exception as exc:
+            exc.add_note(f"for items[{index}]: {reprlib.repr(item)}")
+            result = outcome.Error(exc)
+        self._finished += 1
         self._ready[index] = result
         self._changed.set()
-
-    def finish(self, count: int, error: Exception | None = None) -> None:
-        self._pulled = count
-        self._source_error = error
-        self._changed.set()
+        if self._progress is not None:
+            self._progress(self._finished, self._total)
 
     def close(self) -> None:
         self._is_closed = True
@@ -131,7 +163,6 @@ class _Results:
             if index in self._ready:
                 break
             if self._given == self._pulled:
-                await trio.lowlevel.checkpoint()
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
@@ -159,41 +190,13 @@ async def open_map(
     return_errors: bool,
     progress: Callable[[int, int | None], object] | None,
 ) -> AsyncGenerator[AsyncIterator[Any], None]:
-    results = _Results(ordered=ordered, limit=max_pending, return_errors=return_errors)
-    total = len(items) if isinstance(items, Sized) else None
-    finished = 0
-
-    @trio.lowlevel.enable_ki_protection
-    async def call_one(index: int, item: Any) -> None:
-        nonlocal finished
-        kind, payload = (CALL, (item,)) if fn is None else (RUN, (fn, (item,)))
-        try:
-            result: outcome.Outcome[Any] = outcome.Value(await crew.call(kind, payload))
-        except Exception as exc:
-            exc.add_note(f"for items[{index}]: {reprlib.repr(item)}")
-            result = outcome.Error(exc)
-        finished += 1
-        results.put(index, result)
-        if progress is not None:
-            progress(finished, total)
-
-    async def pull(nursery: trio.Nursery) -> None:
-        count, error = 0, None
-        try:
-            await results.take_place()
-            async with aclosing(iterate(items)) as pulled:
-                async for item in pulled:
-                    nursery.start_soon(call_one, count, item)
-                    count += 1
-                    await results.take_place()
-        except Exception as exc:
-            error = exc
-        results.finish(count, error)
-
+    results = _Results(
+        crew, fn, ordered=ordered, limit=max_pending, return_errors=return_errors, progress=progress
+    )
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pull, nursery)
+            nursery.start_soon(results.pull, items, nursery)
             try:
                 yield results
             except BaseException as exc:

@@ -1,4 +1,4 @@
-"""Callers in line for a place, first come, first served.
+"""Calls in line for a place, first come, first served.
 
 This module knows who is next. It does not know what a place is.
 """
@@ -6,69 +6,49 @@ This module knows who is next. It does not know what a place is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from itertools import takewhile
-from typing import Generic, TypeVar, final
-
-import outcome
-import trio
-from attrs import define
-
-P = TypeVar("P")
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar, final
 
 
-@define(eq=False)
-class _Waiter(Generic[P]):
-    task: trio.lowlevel.Task
-    line: Line[P]
-    moved: int
-    is_gone: bool = False
+class Waiting(Protocol):
+    """What can stand in line: it says whether it has gone away meanwhile."""
 
-    def abort(self, _: object) -> trio.lowlevel.Abort:
-        self.is_gone = True
-        self.line.forget()
-        return trio.lowlevel.Abort.SUCCEEDED
+    @property
+    def is_settled(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Waiting)
 
 
 @final
-class Line(Generic[P]):
-    """The callers that wait. Its length is that of those who still do.
+class Line(Generic[W]):
+    """Those who wait. Its length is that of those who still do."""
 
-    on_cancel: called for each that was cancelled while it waited.
-    """
-
-    def __init__(self, on_cancel: Callable[[], None]) -> None:
-        self._on_cancel = on_cancel
-        self._waiters: deque[_Waiter[P]] = deque()
+    def __init__(self) -> None:
+        self._waiting: deque[W] = deque()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    async def wait(self, moved: int) -> P:
-        """Wait for a place. moved: the rank of one that had a place already and lost it, else 0: they
-        come first, in the order of their ranks.
-        """
-        waiter = _Waiter(trio.lowlevel.current_task(), self, moved)
-        if moved:
-            before = takewhile(lambda other: 0 < other.moved < moved, self._waiters)
-            self._waiters.insert(sum(1 for _ in before), waiter)
-        else:
-            self._waiters.append(waiter)
+    def append(self, waiting: W) -> None:
+        self._waiting.append(waiting)
         self._length += 1
-        place: P = await trio.lowlevel.wait_task_rescheduled(waiter.abort)
-        return place
 
-    def forget(self) -> None:
-        """One of the line has gone; sweep it when most of it has."""
-        self._length -= 1
-        self._on_cancel()
-        if len(self._waiters) > 2 * self._length + 64:
-            self._waiters = deque(waiter for waiter in self._waiters if not waiter.is_gone)
+    def put_first(self, waiting: Sequence[W]) -> None:
+        """Put those who had a place and lost it before all others, in their order."""
+        self._waiting.extendleft(reversed(waiting))
+        self._length += len(waiting)
 
-    def give(self, result: outcome.Outcome[P]) -> None:
-        """Give the first in line its place, or an error instead. There must be one."""
-        while (waiter := self._waiters.popleft()).is_gone:
+    def pop(self) -> W:
+        """Take the first out of the line. There must be one."""
+        while (first := self._waiting.popleft()).is_settled:
             pass
         self._length -= 1
-        trio.lowlevel.reschedule(waiter.task, result)
+        return first
+
+    def forget(self) -> None:
+        """One of the line has been settled; sweep it when most of it has."""
+        self._length -= 1
+        if len(self._waiting) > 2 * self._length + 64:
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting.is_settled)

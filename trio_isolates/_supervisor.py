@@ -10,11 +10,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast, final
 
-import outcome
 import trio
 from attrs import evolve
 
-from ._client import Client, Counts, NotBegun
+from ._client import Call, Client, Counts
 from ._errors import (
     IsolateDied,
     IsolateError,
@@ -22,10 +21,12 @@ from ._errors import (
     RestartLimitExceeded,
     UnsendableError,
 )
+from ._messages import EXTENDED
 from ._options import Options
 from ._queue import Line
 from ._restart import Restart, RestartWindow
 
+_UNSET: Final = object()
 _AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
 
 
@@ -55,7 +56,7 @@ class Crew:
         self._replaces_killed = replaces_killed
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
-        self._line: Line[Client] = Line(self._count_cancelled)
+        self._line: Line[Call] = Line()
         self._active = 0
         self._idle = trio.Event()
         self._all: list[Client] = []  # every one that is not known to be gone
@@ -73,7 +74,7 @@ class Crew:
 
     @property
     def queued(self) -> int:
-        """How many callers wait for a place."""
+        """How many calls wait for a place."""
         return len(self._line)
 
     # Calls.
@@ -84,36 +85,37 @@ class Crew:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         self._check_run()
-        self._active += 1
-        moved = 0
-        try:
-            while True:
-                client = self._take() or await self._wait(moved)
-                try:
-                    return await client.call(kind, payload, kwargs)
-                except NotBegun as exc:
-                    moved = exc.ident
-                    if self._was_killed:
-                        raise client.isolate.died(maybe_executed=False) from None
-        finally:
-            self._leave_call()
+        if kwargs or self.options.spec.context:
+            kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
+        call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
+        client = self._find_place()
+        if client is not None:
+            client.start(call)
+        elif self.failure is not None or self._is_over():
+            raise self._unserved()
+        else:
+            self._line.append(call)
+        return await self._wait(call)
 
     @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
         """Have one call served by this isolate and no other."""
-        self._active += 1
-        client.load += 1
-        try:
-            return await client.call(kind, payload, None)
-        except NotBegun:
-            raise client.isolate.died(maybe_executed=False) from None
-        finally:
-            self._leave_call()
+        call = Call(trio.lowlevel.current_task(), kind, payload, _stays)
+        client.start(call)
+        return await self._wait(call)
 
-    def _leave_call(self) -> None:
-        self._active -= 1
-        if not self._active:
-            self._idle.set()
+    async def _wait(self, call: Call) -> Any:
+        self._active += 1
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(call.abort)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    def _context_values(self) -> tuple[tuple[int, Any], ...]:
+        values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
+        return tuple((index, value) for index, value in values if value is not _UNSET)
 
     def check_open(self) -> None:
         if self.is_closed:
@@ -126,25 +128,19 @@ class Crew:
                 "from a thread, use trio.from_thread.run(worker.call, ...)"
             )
 
-    def _take(self) -> Client | None:
+    def _find_place(self) -> Client | None:
+        """Return the isolate with the least to do that has a place; None if there is none, or a line."""
         if self._line:
             return None
         best: Client | None = None
         for client in self.clients:
             if client.has_room and (best is None or client.load < best.load):
                 best = client
-        if best is not None:
-            best.load += 1
         return best
 
-    async def _wait(self, moved: int) -> Client:
-        """Wait in order for a place; a call that had one already comes first."""
-        if self.failure is not None or self._is_over():
-            raise self._unserved()
-        return await self._line.wait(moved)
-
-    def _count_cancelled(self) -> None:
+    def _leave_line(self) -> None:
         self.counts.cancelled += 1
+        self._line.forget()
 
     def _unserved(self) -> BaseException:
         """What a caller gets whom nobody will serve."""
@@ -168,13 +164,17 @@ class Crew:
         return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
 
     def _on_room(self, client: Client) -> None:
+        """Send from the line here and now: in the order in which the calls were made."""
         while self._line and client.has_room:
-            client.load += 1
-            self._line.give(outcome.Value(client))
+            call = self._line.pop()
+            try:
+                client.start(call)
+            except BaseException as exc:
+                call.fail(exc)
 
     def _refuse_waiters(self) -> None:
         while self._line:
-            self._line.give(outcome.Error(self._unserved()))
+            self._line.pop().fail(self._unserved())
 
     # Lives and deaths.
 
@@ -247,12 +247,25 @@ class Crew:
         self.clients.append(client)
         self._on_room(client)
 
-    def _on_death(self, client: Client) -> None:
+    def _on_death(self, client: Client, unbegun: list[Call]) -> None:
+        """Have the calls that it had not begun go to another one, before all others."""
         if client in self.clients:
             self.clients.remove(client)
         # Here and now: the block may be left, and its keeper gone, before anybody else knows of it.
         if self._window is None and client.isolate.died_unasked and not client.was_noticed:
             self._unnoticed.append(client.isolate.died(maybe_executed=False))
+        moving: list[Call] = []
+        for call in unbegun:
+            if call.leave_line == _stays or self._was_killed:
+                call.fail(client.isolate.died(maybe_executed=False))
+            elif self._is_over():
+                call.fail(self._unserved())
+            else:
+                call.client = None
+                moving.append(call)
+        self._line.put_first(moving)
+        for other in list(self.clients):
+            self._on_room(other)
 
     def _judge(self, client: Client | None, failure: IsolateError) -> float | None:
         """Return the seconds after which to start again, or None not to."""
@@ -395,6 +408,10 @@ class Crew:
         if ours is not None and ours is not error and not isinstance(error, trio.Cancelled):
             error.add_note(f"besides: {type(ours).__name__}: {ours}")
         return error
+
+
+def _stays() -> None:
+    """The way out of the line for a call that is meant for one isolate only, and never stands in it."""
 
 
 def only(error: BaseException) -> BaseException:
