@@ -16,7 +16,7 @@ def test_the_quick_start_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert found is not None
     script = tmp_path / "quick_start.py"
     script.write_text(found[1])
-    command = [sys.executable, "-W", "error", script]
+    command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
     assert done.stderr == ""
     assert done.returncode == 0

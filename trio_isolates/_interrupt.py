@@ -253,7 +253,7 @@ class Interrupter:
         if frame is not None:
             frame.f_trace, frame.f_trace_opcodes = self._local_tracer
             self._local_tracer = None, False
-            sys.settrace(None)
+            sys.settrace(self._tracer)
 
     def _on_trace(self, frame: FrameType, event: str, arg: object) -> Any:
         if event != "exception" and not (event == "opcode" and frame.f_lasti >= self._place):
