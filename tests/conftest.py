@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -19,6 +20,9 @@ from typing import Any
 
 import psutil
 import pytest
+
+# A shell's background job ignores Ctrl-C, and so would the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Inherited by every process that a test starts, so that one whose parent is dead is found as well.
 MARK = "TRIO_ISOLATES_TEST_RUN"

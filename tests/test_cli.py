@@ -285,7 +285,9 @@ def test_signals_end_it_while_it_waits_for_input(tmp_path: Path, number: int, st
     finally:
         os.close(read_end)
         os.close(write_end)
-    assert (process.returncode, out, err) == (status, b"", b"trio-isolates: interrupted\n")
+    assert (process.returncode, out) == (status, b"")
+    # The signal has killed the forkserver, too, and then a worker may say that nobody heard its farewell.
+    assert err.endswith(b"trio-isolates: interrupted\n")
     assert children
     assert all_end(children)
 

@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -61,6 +62,17 @@ async def test_function_given_to_run(fifo: Fifo) -> None:
     async with opened() as worker:
         assert await cancel_when(fifo.line, worker.run, tell_and_spin, fifo.path) is None
         assert await cancel_at(0.001, worker, worker.run, time.sleep, 1000) is None
+
+
+@within(20)
+async def test_signal_blocked_in_the_parent(fifo: Fifo) -> None:
+    """A signal mask that the isolate has from its parent does not keep interrupts out."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+    try:
+        async with opened() as worker:
+            assert await cancel_when(fifo.line, worker.call, tell_and_spin, fifo.path) is None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @within(20)
@@ -278,9 +290,8 @@ async def test_block_left_by_an_error(fifo: Fifo) -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 raise ZeroDivisionError
         assert await fifo.line() == "end"
-    assert [type(result.error) for result in results if isinstance(result, outcome.Error)] == [
-        trio.ClosedResourceError
-    ] * 2
+    errors = [type(result.error) for result in results if isinstance(result, outcome.Error)]
+    assert errors == [trio.ClosedResourceError] * 2
 
 
 @within(20)

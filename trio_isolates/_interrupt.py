@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import operator
+import resource
 import signal
 import sys
 import threading
@@ -51,6 +52,8 @@ _PRECALL: Final = dis.opmap.get("PRECALL", -1)  # in 3.11: may make the call, an
 _CALLS: Final = frozenset(
     number for name, number in dis.opmap.items() if name.startswith(("CALL", "PRECALL"))
 )
+_THREAD: Final = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+_NO_WORK: Final = 0.001  # seconds, more than it takes to look at two signals
 _open: Final[set[CodeType]] = set()
 
 
@@ -113,6 +116,7 @@ class Interrupter:
         self._most = 64  # cancelled ids above which those that are over are swept out
         self._armed: FrameType | None = None  # in which to raise, as soon as it has come
         self._place = 0  # to this bytecode
+        self._armed_at = _work()
         self._was_tracing = False
         self._tracer: Any = None  # the user's, meanwhile
         self._local_tracer: tuple[Any, bool] = None, False
@@ -224,7 +228,7 @@ class Interrupter:
             return False
         assert innermost is not None
         if self._armed is innermost and innermost.f_lasti < self._place:
-            return True  # still in the same call: it blocks
+            return _has_worked(self._armed_at)  # still in the same call, which blocks
         if not waits and innermost.f_code.co_code[innermost.f_lasti] in _CALLS:
             first, place = _places_after(innermost)
             if first != place:
@@ -242,7 +246,7 @@ class Interrupter:
         if not self._was_tracing:
             self._was_tracing = True
             self._tracer = sys.gettrace()
-        self._armed, self._place = caller, _places_after(caller)[1]
+        self._armed, self._place, self._armed_at = caller, _places_after(caller)[1], _work()
         self._local_tracer = caller.f_trace, caller.f_trace_opcodes
         caller.f_trace_opcodes = True
         caller.f_trace = self._on_trace
@@ -283,6 +287,18 @@ def _is_waiting(innermost: FrameType) -> bool:
     """True in a blocking wait of `threading`, which gives its locks back when it is left."""
     start, end = _WAITS.get(innermost.f_code, (0, 0))
     return start <= innermost.f_lasti < end
+
+
+def _work() -> tuple[int, float]:
+    """Return how often this thread has waited for something, and the seconds that it has computed."""
+    usage = resource.getrusage(_THREAD)
+    return usage.ru_nvcsw, usage.ru_utime + usage.ru_stime
+
+
+def _has_worked(since: tuple[int, float]) -> bool:
+    """False if no time has passed since then but that in which others had the processor."""
+    waits, seconds = _work()
+    return waits > since[0] or seconds > since[1] + _NO_WORK
 
 
 def _places_after(frame: FrameType) -> tuple[int, int]:
