@@ -17,6 +17,7 @@ import handlers
 from fifo import Fifo, open_fifo, wait_gone, within
 from handlers import apply, apply_async
 from trio_isolates import IsolateDied, RemoteError, Restart, open_pool, open_worker, run
+from trio_isolates._messages import RUN
 
 both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
 
@@ -307,3 +308,17 @@ async def test_a_worker_that_may_restart_answers_again() -> None:
             with pytest.raises(IsolateDied):
                 await worker.call(handlers.kill_self)
         assert await worker.call(handlers.echo, 1) == 1
+
+
+@within(20)
+async def test_a_call_meant_for_one_that_is_gone_is_told() -> None:
+    """A broadcast chooses its isolates first; one that dies before its turn is an error, not a hang."""
+    async with open_pool(apply, workers=1) as pool:
+        crew = pool._crew
+        (chosen,) = crew.clients
+        with pytest.raises(IsolateDied):
+            await pool.call(handlers.kill_self)
+        with pytest.raises(IsolateDied) as caught:
+            await crew.call_on(chosen, RUN, (handlers.echo, (1,)))
+        assert not caught.value.maybe_executed
+        assert await pool.broadcast(handlers.echo, 1) == [1] * pool.statistics().workers

@@ -100,6 +100,8 @@ class Crew:
     @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
         """Have one call served by this isolate and no other."""
+        if not client.is_open:  # it has died since it was chosen, and would never answer
+            raise client.isolate.died(maybe_executed=False)
         call = Call(trio.lowlevel.current_task(), kind, payload, _stays)
         client.start(call)
         return await self._wait(call)
