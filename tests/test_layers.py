@@ -14,11 +14,12 @@ LAYERS = """
     _errors _messages                                          words
     _wire _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
     _memory _link                                              bytes that move
-    _interrupt _service _worker _environment _boot                      inside the isolate
+    _interrupt _exchange _ports _progress _current             ports, on both sides
+    _entry _service _worker _environment _boot                 inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
     _client _queue _supervisor _statistics                     calls, and who serves them
-    _open_worker _run _map _pool                               the doors
+    _stream _open_isolate _open_worker _run _map _pool         the doors
     __init__ testing _pytest_plugin                            what is built on them
     _selection _documents _screen _demo _cli __main__          the command line
 """

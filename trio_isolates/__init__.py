@@ -1,6 +1,7 @@
 """Isolates for Trio: workers with their own memory that end with their block.
 
     data = await run(parse, path)                       # one answer from a fresh isolate
+    async with open_isolate(entry, port.send_port): ... # a bare isolate, and ports
     async with open_worker(parse) as worker: ...        # one long-lived isolate, many calls
     async with open_pool(parse, workers=4) as pool: ... # many of them behind one queue
 
@@ -12,16 +13,18 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _errors _messages                                                  the words
 #   _wire _by_value _unsendable _pickling _exceptions _calls _restart  no I/O
 #   _memory _link                                                      bytes that move
-#   _interrupt _service _worker _environment _boot                     inside the isolate
+#   _interrupt _exchange _ports _progress _current                     ports, on both sides
+#   _entry _service _worker _environment _boot                         inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them
-#   _open_worker _run _map _pool                                       the doors
+#   _stream _open_isolate _open_worker _run _map _pool                 the doors
 
 import sys
 
 if sys.platform == "win32":
     raise ImportError("trio_isolates needs POSIX: signals, process groups, descriptors to hand over")
 
+from ._current import CurrentIsolate, current_isolate, exit_isolate
 from ._errors import (
     CallInterrupted,
     IsolateDied,
@@ -32,8 +35,11 @@ from ._errors import (
     RestartLimitExceeded,
     UnsendableError,
 )
+from ._open_isolate import Isolate, IsolateStatistics, open_isolate, run_isolate
 from ._open_worker import Worker, open_worker
 from ._pool import Pool, open_pool
+from ._ports import Capability, PortStatistics, RawReceivePort, ReceivePort, SendPort
+from ._progress import report_progress
 from ._restart import Restart
 from ._run import current_default_isolate_limiter, run
 from ._statistics import PoolStatistics, WorkerStatistics
@@ -47,6 +53,19 @@ __all__ = [
     "open_pool",
     "Pool",
     "PoolStatistics",
+    "open_isolate",
+    "run_isolate",
+    "Isolate",
+    "IsolateStatistics",
+    "ReceivePort",
+    "SendPort",
+    "RawReceivePort",
+    "PortStatistics",
+    "Capability",
+    "current_isolate",
+    "CurrentIsolate",
+    "exit_isolate",
+    "report_progress",
     "Restart",
     "IsolateError",
     "IsolateDied",

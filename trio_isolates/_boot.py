@@ -26,11 +26,13 @@ import trio
 
 from . import _environment
 from ._exceptions import dump_error
+from ._exchange import Exchange
 from ._interrupt import Interrupter
 from ._link import BlockingLink, Link, SocketPipe, send_fds
 from ._memory import Page
-from ._messages import DEFINE, FAILED, LOG, SPEC, Chunk, Spec
+from ._messages import ADDRESS, DEFINE, FAILED, LOG, SPEC, Chunk, Spec
 from ._pickling import Codec
+from ._ports import adopt_exchange, set_process_exchange
 from ._service import Service
 from ._wire import encode
 from ._worker import AsyncServer, SyncServer
@@ -152,14 +154,17 @@ def _keep_from_children(sock: socket.socket) -> None:
 
 def _serve(sock: socket.socket, page: Page, name: str) -> None:
     link = BlockingLink(sock)
-    codec = Codec(side=1, namespaces=_namespaces())
+    namespaces = _namespaces()
+    codec = Codec(side=1, namespaces=namespaces)
     title = f"isolate {name!r} (pid {os.getpid()})"
     interrupter = Interrupter(page)
     interrupter.install()
-    body, buffers = _read_spec(link, codec)
+    path, body, buffers = _read_spec(link, codec)
+    exchange = Exchange(path, name=name, namespaces=namespaces)
+    set_process_exchange(exchange)
     try:
         spec: Spec = codec.loads(body, buffers)
-        service = Service(spec, codec, interrupter, title, _flush)
+        service = Service(spec, codec, interrupter, title, _flush, exchange)
     except BaseException as exc:
         chunks, views, _ = dump_error(codec, exc, title)
         link.write(encode(FAILED, 0, chunks, views))
@@ -171,13 +176,16 @@ def _serve(sock: socket.socket, page: Page, name: str) -> None:
         trio.run(_serve_async, service, sock)
 
 
-def _read_spec(link: BlockingLink, codec: Codec) -> tuple[Chunk, Any]:
+def _read_spec(link: BlockingLink, codec: Codec) -> tuple[bytes, Chunk, Any]:
+    path = b""
     while frames := link.read():
         for kind, ident, body, buffers in frames:
             if kind == DEFINE:
                 codec.define(ident, bytes(body))
+            elif kind == ADDRESS:
+                path = bytes(body)
             elif kind == SPEC:
-                return body, buffers
+                return path, body, buffers
     raise ConnectionResetError("the parent is gone")
 
 
@@ -192,6 +200,16 @@ async def _serve_async(service: Service, sock: socket.socket) -> None:
         else:
             token.run_sync_soon(lambda: link.write(chunks, now=False))
 
+    def exit_now() -> None:
+        _flush()
+        for chunks in service.last_words():
+            link.write(chunks, now=True)
+        while not link.flush():
+            select.select([], [sock], [])
+        os._exit(0)
+
+    adopt_exchange(service.exchange)
+    service.exchange.exit = exit_now
     _send_logs(service.spec, write)
     await AsyncServer(service, link).run()
 

@@ -79,6 +79,7 @@ class Client:
         *,
         on_room: Callable[[Client], None],
         on_death: Callable[[Client, list[Call]], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self._options = options
         self._counts = counts
@@ -93,6 +94,7 @@ class Client:
             on_answer=self._answer,
             on_death=self._died,
             on_room=self._has_room,
+            on_error=on_error,
         )
         self.load = 0  # calls sent and unanswered
         self.limit = options.max_in_flight

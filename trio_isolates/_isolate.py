@@ -19,15 +19,22 @@ import trio
 from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
+from ._exchange import Neighbour
 from ._link import Link
 from ._messages import (
+    ADDRESS,
     BYE,
     CLOSE,
     DEFINE,
     DROPPED,
     FAILED,
+    FAULT,
+    GONE,
     INIT,
     LOG,
+    MESSAGE,
+    PING,
+    PONG,
     READY,
     SPEC,
     STATE,
@@ -38,6 +45,7 @@ from ._messages import (
 )
 from ._options import GcPolicy
 from ._pickling import Codec
+from ._ports import current_exchange, pay_debts
 from ._wire import encode, encode_definitions
 
 _STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised "}
@@ -89,9 +97,15 @@ class Isolate:
         on_answer: Answers,
         on_death: Callable[[], None],
         on_room: Callable[[], None] = lambda: None,
+        on_error: Callable[[BaseException], None] = traceback.print_exception,
     ) -> None:
         self.name = spec.name
         self.codec = Codec(side=0)
+        self._exchange = current_exchange()
+        self._neighbour = Neighbour(self._exchange.next_path(), self.codec, self._write, on_error)
+        self._pings: dict[int, trio.Event] = {}
+        self._pinged = 0
+        self.on_fault: Callable[[BaseException], None] = traceback.print_exception
         self.death: Death | None = None
         self.cause: BaseException | None = None
         self.mode: Mode = "async"
@@ -160,11 +174,18 @@ class Isolate:
             finally:
                 self._settled.set()
                 self._gone.set()
+                for answered in self._pings.values():
+                    answered.set()
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
+        neighbour = self._neighbour
+        neighbour.is_near = host.pipe.is_near
+        self._exchange.connect(neighbour)
         nursery.start_soon(link.run_writer)
         nursery.start_soon(self._read, link)
+        nursery.start_soon(pay_debts, neighbour)
+        self.send(ADDRESS, 0, [neighbour.path])
         self.send(SPEC, 0, *self._spec)
         if self.was_told_to_end and not self.is_ready:
             host.kill()
@@ -177,6 +198,7 @@ class Isolate:
                 await self._read_all.wait()
         self.death = death
         self.died_unasked = self.is_ready and not self._was_killed and not self._has_said_bye
+        self._exchange.disconnect(neighbour)
         self._on_death()
         host.release()
         nursery.cancel_scope.cancel()
@@ -188,6 +210,8 @@ class Isolate:
                 for kind, ident, body, buffers in frames:
                     if VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
+                    elif MESSAGE <= kind <= GONE:
+                        self._exchange.take(self._neighbour, kind, ident, body, buffers)
                     else:
                         self._take(kind, ident, body, buffers)
         except ProtocolError as exc:
@@ -216,6 +240,11 @@ class Isolate:
                 self.teardown_error = load_error(self.codec, body, buffers)
         elif kind == LOG:
             _log(body)
+        elif kind == FAULT:
+            self.on_fault(load_error(self.codec, body, buffers))
+        elif kind == PONG:
+            if (answered := self._pings.pop(ident, None)) is not None:
+                answered.set()
         else:
             raise ProtocolError(f"a frame of kind {kind} does not go this way")
 
@@ -241,6 +270,29 @@ class Isolate:
         if definitions:  # first and by themselves: they stay said, even if the message is too large
             self._link.write(encode_definitions(definitions), now=False)
         self._link.write(encode(kind, ident, chunks, buffers), now=now)
+
+    def _write(self, chunks: list[Chunk], now: bool) -> None:
+        if self._link is not None:
+            self._link.write(chunks, now=now)
+
+    def control(self, kind: int, ident: int) -> None:
+        """Send a frame without a body. Does nothing before the isolate has started and after its end."""
+        if self._link is not None:
+            self.send(kind, ident, [b""])
+
+    async def ping(self) -> bool:
+        """Wait until it has taken all frames sent so far; return False if it is gone before."""
+        self._pinged += 1
+        ident, answered = self._pinged, trio.Event()
+        if self._gone.is_set():
+            return False
+        self._pings[ident] = answered
+        self.control(PING, ident)
+        try:
+            await answered.wait()
+        finally:
+            is_lost = self._pings.pop(ident, None) is not None
+        return not is_lost
 
     async def wait_ready(self) -> None:
         """Wait until `init` and `state` are through. Raises `IsolateSpawnError` if they never are."""

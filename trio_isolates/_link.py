@@ -9,6 +9,7 @@ cancelled sender never leaves a torn frame behind.
 from __future__ import annotations
 
 import array
+import select
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,6 +38,11 @@ class Pipe(Protocol):
         ...
 
     @property
+    def is_near(self) -> bool:
+        """True if it costs next to nothing to send."""
+        ...
+
+    @property
     def wait_readable(self) -> Callable[[], Awaitable[None]]: ...
 
     @property
@@ -48,6 +54,8 @@ class Pipe(Protocol):
 @final
 class SocketPipe:
     """A `Pipe` over a connected stream socket."""
+
+    is_near = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -108,7 +116,7 @@ class Link:
             return
         if now and not self._out:
             self._out = chunks
-            if self._flush():
+            if self.flush():
                 return  # the common case by far
             self._queued = sum(map(len, self._out))
         else:
@@ -118,7 +126,7 @@ class Link:
             trio.lowlevel.reschedule(self._writer)
             self._writer = None
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         """Send what goes without waiting; return True if nothing is left."""
         out = self._out
         try:
@@ -147,7 +155,7 @@ class Link:
 
         while True:
             was_full = self.is_full
-            done = self._flush()
+            done = self.flush()
             if was_full and not self.is_full:
                 self._on_room()  # which may write
             elif done:
@@ -200,6 +208,17 @@ class BlockingLink:
         self._socket = sock
         self._decoder = Decoder()
         self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def is_readable(self) -> bool:
+        """True if there are bytes, or the other end is gone."""
+        return bool(self._poll.poll(0))
+
+    @property
+    def wait_readable(self) -> Callable[[], object]:
+        """Blocks until there are bytes, or the other end is gone. A function of C: nothing here is half done."""
+        return self._poll.poll
 
     def read(self) -> list[Frame]:
         """Block for bytes; return the frames they completed, or an empty list at the end of the stream."""

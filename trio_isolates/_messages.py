@@ -17,10 +17,11 @@ Frame: TypeAlias = tuple[int, int, Chunk, Sequence[memoryview]]
 """A decoded frame: its kind, its ident, the body, the buffers beside the body."""
 
 # Parent to isolate. The ident of the first five is the call's; call ids rise in the order of sending.
+STREAM: Final = 0  # args of the handler, inside EXTENDED only: each of its items goes to the port
 CALL: Final = 1  # args of the handler
 RUN: Final = 2  # (fn, args)
 CHUNK: Final = 3  # (fn or None for the handler, items): one answer for many calls
-EXTENDED: Final = 4  # (kind, payload, kwargs, context values): any of the above with more beside it
+EXTENDED: Final = 4  # (kind, payload, kwargs, context values, port): any of the above with more beside it
 CANCEL: Final = 5  # no body: stop that call
 SPEC: Final = 6  # a Spec: what this isolate is to serve
 CLOSE: Final = 7  # no body: nothing will follow; tear down and end
@@ -38,7 +39,29 @@ FAILED: Final = 21  # an exception. The ident says what raised it: INIT, STATE, 
 BYE: Final = 22  # the last frame: empty, or the exception that teardown raised
 LOG: Final = 23  # a log record, as a dict
 
-KINDS: Final = frozenset(range(CALL, DEFINE + 1)) | frozenset(range(VALUE, LOG + 1))
+# Between ports, either way. The ident of the first four is the port's number in its own isolate.
+MESSAGE: Final = 32  # to a port
+CREDIT: Final = 33  # from a port: how many messages it has given out (4 bytes)
+SHUT: Final = 34  # from a port: it takes no messages any more
+WAITING: Final = 35  # to a port: somebody waits for a place
+RELAY: Final = 36  # one of the above, or a DEFINE, to or from an isolate further away
+GONE: Final = 37  # the path of an isolate: it is gone, and all behind it
+
+# Parent to isolate.
+PAUSE: Final = 38  # the ident: the pause's own number
+RESUME: Final = 39  # the same
+PING: Final = 40
+ADDRESS: Final = 41  # where in the tree of isolates this one is; the first frame
+
+# Isolate to parent.
+PONG: Final = 42  # the ident is the PING's
+FAULT: Final = 43  # an exception that nobody waits for, of an isolate that goes on all the same
+
+KINDS: Final = (
+    frozenset(range(CALL, DEFINE + 1))
+    | frozenset(range(VALUE, LOG + 1))
+    | frozenset(range(MESSAGE, FAULT + 1))
+)
 
 INIT: Final = 1
 STATE: Final = 2
@@ -51,6 +74,7 @@ class Spec:
     """What an isolate is told to serve, sent once when it starts.
 
     handler, init, state and teardown are as `open_worker` describes them, or "module:function".
+    is_entry: the handler is called once, and the isolate lives as long as that and its handlers of ports.
     """
 
     name: str
@@ -61,6 +85,8 @@ class Spec:
     context: tuple[ContextVar[Any], ...]
     concurrency: int | None
     log_levels: dict[str, int] | None
+    is_entry: bool = False
+    errors_are_fatal: bool = True
 
 
 @frozen

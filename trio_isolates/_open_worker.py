@@ -5,7 +5,7 @@ This module knows the words in which users ask; the work is done by a crew of on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import (
@@ -29,16 +29,18 @@ from ._messages import CALL, RUN
 from ._options import GcPolicy, OnCancel, WorkerOptions, make_options
 from ._restart import Restart
 from ._statistics import WorkerStatistics, count
+from ._stream import call_with_progress, open_stream
 from ._supervisor import Crew, open_crew
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 
 
 @final
-class Worker(Generic[P, T]):
+class Worker(Generic[P, T_co]):
     """One isolate that answers calls. Get one from `open_worker`; it lives as long as that block."""
 
     def __init__(self, crew: Crew) -> None:
@@ -61,8 +63,15 @@ class Worker(Generic[P, T]):
         clients = self._crew.clients
         return clients[0].isolate.pid if clients else None
 
-    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    @overload
+    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None, **kwargs: Any) -> T_co: ...
+    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None = None, **kwargs: Any) -> T_co:
         """Call the handler in the worker with these arguments; return what it returns.
+
+        on_progress is called with what the handler gives to `report_progress`. What it raises cancels
+        the call, and is raised. It never reaches the handler, which cannot have a parameter of this name.
 
         Calls are begun in the order in which they were made. At most `max_in_flight` are on their
         way, further callers wait in order.
@@ -78,7 +87,37 @@ class Worker(Generic[P, T]):
         one sees `CallInterrupted` (see `open_worker`). Cancelled is raised when the work has
         stopped. If the handler had ended by then, its value or error is delivered instead.
         """
-        return cast(T, await self._crew.call(CALL, args, kwargs))
+        if on_progress is not None:
+            return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress))
+        return cast(T_co, await self._crew.call(CALL, args, kwargs))
+
+    @overload
+    def open_stream(
+        self: Worker[P, Iterable[S]], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[S]]: ...
+    @overload
+    def open_stream(
+        self: Worker[P, AsyncIterable[S]], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[S]]: ...
+    @overload
+    def open_stream(
+        self: Worker[..., Any], *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    def open_stream(
+        self, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]:
+        """Call the handler, a sync or async generator function; give what it yields as a receive channel.
+
+            async with worker.open_stream(path) as items:
+                async for item in items: ...
+
+        The generator is at most 256 items ahead of their consumer, and waits when it is. What it
+        raises is raised after the items before it. When the block is left early it is stopped as a
+        cancelled call is: its `finally` has run, or its isolate was killed, before the block is left.
+
+        Raises what `call` does, when the items are received.
+        """
+        return open_stream(self._crew, args, kwargs)
 
     @overload
     async def run(self, fn: Callable[[*Ts], Awaitable[S]], *args: *Ts) -> S: ...

@@ -6,7 +6,6 @@ which combinations make sense; it does not know what is done with them.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from ._environment import log_levels
 from ._memory import RING
 from ._messages import Spec
 from ._restart import Restart
-from ._service import is_async
+from ._service import needs_trio
 
 OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
@@ -74,10 +73,8 @@ def _check_callable(name: str, value: object) -> None:
 
 def _check_handler(handler: object, concurrency: int | None) -> None:
     _check_callable("handler", handler)
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"the handler {handler!r} is a generator function: a call has one answer, not many")
     if concurrency is not None:
-        if not isinstance(handler, str) and (handler is None or not is_async(handler)):
+        if not isinstance(handler, str) and (handler is None or not needs_trio(handler)):
             raise TypeError(f"concurrency= is for async handlers; {handler!r} is not one")
         check_positive("concurrency", concurrency)
 
@@ -147,7 +144,7 @@ def make_options(
         raise TypeError(f"name= must be a str, not {name!r}")
     check_positive("max_in_flight", max_in_flight, RING)
     _check_choice("on_cancel", on_cancel, ("interrupt", "kill"))
-    if on_cancel == "kill" and not isinstance(handler, str) and (handler is None or is_async(handler)):
+    if on_cancel == "kill" and not isinstance(handler, str) and (handler is None or needs_trio(handler)):
         raise TypeError(f"on_cancel='kill' is for sync handlers; {handler!r} is not one")
     _check_seconds("cancel_grace", cancel_grace)
     _check_seconds("shutdown_grace", shutdown_grace)

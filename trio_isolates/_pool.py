@@ -43,17 +43,19 @@ from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_opti
 from ._restart import Restart
 from ._run import usable_cpus
 from ._statistics import PoolStatistics, count
+from ._stream import call_with_progress, open_stream
 from ._supervisor import Crew, only, open_crew
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
 @final
-class Pool(Generic[P, T]):
+class Pool(Generic[P, T_co]):
     """Isolates that share a queue of calls. Get one from `open_pool`; they live as long as that block."""
 
     def __init__(self, crew: Crew) -> None:
@@ -75,13 +77,37 @@ class Pool(Generic[P, T]):
         """The process ids of the isolates that can serve now."""
         return tuple(client.isolate.pid for client in self._crew.clients if client.isolate.pid is not None)
 
-    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    @overload
+    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None, **kwargs: Any) -> T_co: ...
+    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None = None, **kwargs: Any) -> T_co:
         """Call the handler with these arguments in the isolate with the least to do.
 
         As `Worker.call`. A call whose isolate dies before it has begun goes to another one; one
         that had begun raises `IsolateDied`.
         """
-        return cast(T, await self._crew.call(CALL, args, kwargs))
+        if on_progress is not None:
+            return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress))
+        return cast(T_co, await self._crew.call(CALL, args, kwargs))
+
+    @overload
+    def open_stream(
+        self: Pool[P, Iterable[S]], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[S]]: ...
+    @overload
+    def open_stream(
+        self: Pool[P, AsyncIterable[S]], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[S]]: ...
+    @overload
+    def open_stream(
+        self: Pool[..., Any], *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    def open_stream(
+        self, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]:
+        """Call the handler, a generator function, in the isolate with the least to do. As `Worker.open_stream`."""
+        return open_stream(self._crew, args, kwargs)
 
     @overload
     async def run(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R: ...
@@ -94,7 +120,7 @@ class Pool(Generic[P, T]):
     @overload
     async def map(
         self, items: Iterable[Any] | AsyncIterable[Any], *, chunksize: int | Literal["auto"] = ...
-    ) -> list[T]: ...
+    ) -> list[T_co]: ...
     @overload
     async def map(
         self,
@@ -147,7 +173,7 @@ class Pool(Generic[P, T]):
         max_pending: int | None = ...,
         return_errors: Literal[False] = ...,
         progress: Callable[[int, int | None], object] | None = ...,
-    ) -> AbstractAsyncContextManager[AsyncIterator[T]]: ...
+    ) -> AbstractAsyncContextManager[AsyncIterator[T_co]]: ...
     @overload
     def open_map(
         self,

@@ -13,18 +13,23 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from ._entry import AsyncEntry, BlockingEntry
 from ._errors import UnsendableError
 from ._exceptions import dump_error
 from ._interrupt import Interrupter, interruptible
+from ._exchange import Exchange
 from ._messages import (
+    BYE,
     CALL,
     CHUNK,
     ERROR,
     EXTENDED,
     FAILED,
+    FAULT,
     INIT,
     READY,
     STATE,
+    STREAM,
     VALUE,
     Chunk,
     Frame,
@@ -32,21 +37,36 @@ from ._messages import (
     Spec,
 )
 from ._pickling import Codec, Pickled
+from ._ports import SendPort
+from ._progress import Reporter, reporter
 from ._wire import encode, encode_definitions
 
 ContextValues: TypeAlias = tuple[tuple[int, Any], ...]
-Work: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], ContextValues]
+Work: TypeAlias = tuple[
+    Callable[..., Any], tuple[Any, ...], dict[str, Any], ContextValues, SendPort[Any] | None
+]
 
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
 
-def is_async(function: object) -> bool:
-    """True for async functions, objects whose `__call__` is one, and partials of either."""
+def _is_a(kind: Callable[[object], bool], function: object) -> bool:
+    """True for functions of the kind, objects whose `__call__` is one, and partials of either."""
     while isinstance(function, partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004
-    )
+    return kind(function) or kind(getattr(type(function), "__call__", None))  # noqa: B004
+
+
+is_async = partial(_is_a, inspect.iscoroutinefunction)
+
+
+def is_generator(function: object) -> bool:
+    """True for generator functions, sync and async."""
+    return _is_a(inspect.isgeneratorfunction, function) or _is_a(inspect.isasyncgenfunction, function)
+
+
+def needs_trio(function: object) -> bool:
+    """True for async functions and async generator functions."""
+    return is_async(function) or _is_a(inspect.isasyncgenfunction, function)
 
 
 def resolve(function: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -86,24 +106,30 @@ class Service:
         interrupter: Interrupter,
         title: str,
         flush: Callable[[], None],
+        exchange: Exchange,
         *,
         may_block: bool = True,
     ) -> None:
         self.spec = spec
         self.codec = codec
+        self.exchange = exchange
         self.interrupter = interrupter
         self.title = title
         self.flush = flush
         self.handler = None if spec.handler is None else resolve(spec.handler)
         if self.handler is not None and not callable(self.handler):
             raise TypeError(f"handler={spec.handler!r} is a {type(self.handler).__name__}, and not callable")
-        is_sync = self.handler is not None and not is_async(self.handler)
+        self._is_stream = is_generator(self.handler)
+        is_sync = self.handler is not None and not needs_trio(self.handler)
         if is_sync and spec.concurrency is not None:
             raise TypeError(f"concurrency= is for async handlers; {spec.handler!r} is a sync one")
         self.mode: Mode = "sync" if is_sync and may_block else "async"
         self.concurrency = 1 if is_sync else spec.concurrency
         self._state: tuple[Any, ...] = ()
         self._step = 0
+        if spec.is_entry and self.handler is not None:
+            make = BlockingEntry if self.mode == "sync" else AsyncEntry
+            self.handler = make(self.handler, exchange, None if spec.errors_are_fatal else self.report)
 
     def setup(self) -> Iterator[Callable[..., Any]]:
         """Give the functions to call before READY, in order; the result of each goes to `keep`."""
@@ -136,18 +162,31 @@ class Service:
         payload: Any = self.codec.loads(body, buffers)
         kwargs: dict[str, Any] = _NO_KWARGS
         values: ContextValues = ()
+        port: SendPort[Any] | None = None
         if kind == EXTENDED:
-            kind, payload, kwargs, values = payload
-        function, args = (None, payload) if kind == CALL else payload
+            kind, payload, kwargs, values, port = payload
+        function, args = (None, payload) if kind in (CALL, STREAM) else payload
         if function is None:
             function = self.handler
         if function is None:
             raise TypeError("there is no handler: give a function, to `run` or to `map`")
-        return kind, (function, (args,) if kind == CHUNK else args, kwargs, values)
+        if kind == STREAM and not self._is_stream:
+            raise TypeError(f"the handler {function!r} is no generator function: use `call`")
+        if self._is_stream and function is self.handler and kind != STREAM:
+            raise TypeError(f"the handler {function!r} is a generator function: use `open_stream`")
+        return kind, (function, (args,) if kind == CHUNK else args, kwargs, values, port)
 
-    def set_context(self, values: ContextValues) -> None:
+    def prepare(self, kind: int, values: ContextValues, port: SendPort[Any] | None) -> None:
+        """Set up the context of a call, in that context."""
         for index, value in values:
             self.spec.context[index].set(value)
+        if port is not None and kind != STREAM:
+            reporter.set(Reporter(port))
+
+    def finish(self) -> None:
+        """Send what the call has still to say before its answer, in its context."""
+        if (current := reporter.get()) is not None:
+            current.finish()
 
     def encode(self, kind: int, ident: int, value: object = None) -> list[Chunk]:
         """Return the frames that answer a call, definitions first; a value that cannot travel is an error."""
@@ -159,6 +198,15 @@ class Service:
         if isinstance(value, BaseException):
             return self._pack(kind, ident, dump_error(self.codec, value, self.title))
         return encode(kind, ident)
+
+    def report(self, exc: BaseException) -> None:
+        """Tell the parent of an error that nobody waits for."""
+        assert self.exchange.parent is not None
+        self.exchange.parent.write(self._pack(FAULT, 0, dump_error(self.codec, exc, self.title)), True)
+
+    def last_words(self) -> list[list[Chunk]]:
+        """Return what is to be said before an exit: a bare isolate says goodbye, a worker does not."""
+        return [encode(VALUE, 1, self.codec.dumps(None)[0]), encode(BYE, 0)] if self.spec.is_entry else []
 
     def _pack(self, kind: int, ident: int, pickled: Pickled) -> list[Chunk]:
         chunks, buffers, definitions = pickled
@@ -175,3 +223,14 @@ class Service:
         for item in items:  # not a comprehension, which has a frame of its own in 3.11
             results.append(function(item))  # noqa: PERF401
         return results
+
+    @staticmethod
+    @interruptible
+    def run_stream(function: Callable[..., Any], port: SendPort[Any], /, *args: Any, **kwargs: Any) -> None:
+        """Send the items of a generator, blocking; left early, it is closed."""
+        items = function(*args, **kwargs)
+        try:
+            for item in items:
+                port.send_sync(item)
+        finally:
+            items.close()

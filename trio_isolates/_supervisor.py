@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._messages import EXTENDED
 from ._options import Options
+from ._ports import SendPort
 from ._queue import Line
 from ._restart import Restart, RestartWindow
 
@@ -64,6 +65,7 @@ class Crew:
         self._was_manned = False
         self._first_failures: dict[int, IsolateSpawnError] = {}  # by the post
         self._teardown_error: BaseException | None = None
+        self._handler_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
         self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
         self._was_killed = False
@@ -80,13 +82,19 @@ class Crew:
     # Calls.
 
     @trio.lowlevel.enable_ki_protection
-    async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None = None) -> Any:
-        """Have one call served, by whoever has a place first."""
+    async def call(
+        self,
+        kind: int,
+        payload: Any,
+        kwargs: dict[str, Any] | None = None,
+        port: SendPort[Any] | None = None,
+    ) -> Any:
+        """Have one call served, by whoever has a place first. port: for its items, or its progress."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         self._check_run()
-        if kwargs or self.options.spec.context:
-            kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
+        if kwargs or port is not None or self.options.spec.context:
+            kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
         call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
         client = self._find_place()
         if client is not None:
@@ -194,7 +202,14 @@ class Crew:
         options = self.options
         if self._is_pool:
             options = evolve(options, spec=evolve(options.spec, name=f"{options.spec.name}.{number}"))
-        return Client(options, self.counts, on_room=self._on_room, on_death=self._on_death)
+        return Client(
+            options, self.counts, on_room=self._on_room, on_death=self._on_death, on_error=self._end_body
+        )
+
+    def _end_body(self, error: BaseException) -> None:
+        """A handler of a port has raised over a message from one of the isolates."""
+        self._handler_error = self._handler_error or error
+        self.body_scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def _keep(self, number: int) -> None:
@@ -327,6 +342,17 @@ class Crew:
         for client in list(self._all):
             client.isolate.kill()
 
+    def on_fault(self, take: Callable[[BaseException], None]) -> None:
+        """Have errors that nobody waits for go there."""
+        for client in self.clients:
+            client.isolate.on_fault = take
+
+    async def see_out(self) -> None:
+        """End what is left of the isolates, which have nothing to do any more."""
+        self.is_closed = True
+        self.is_ending = True
+        await self._each(lambda client: client.isolate.close(self.options.shutdown_grace))
+
     async def drain(self) -> None:
         """Wait until nothing is in flight any more; then have the isolates tear down and end."""
         self.is_closed = True
@@ -334,8 +360,7 @@ class Crew:
             if self._idle.is_set():  # else somebody waits for it already
                 self._idle = trio.Event()
             await self._idle.wait()
-        self.is_ending = True
-        await self._each(lambda client: client.isolate.close(self.options.shutdown_grace))
+        await self.see_out()
 
     async def aclose(self) -> None:
         """As leaving the block does, before it is left. Cancelled: kill."""
@@ -398,8 +423,10 @@ class Crew:
         return came
 
     def _final_error(self, error: BaseException | None) -> BaseException | None:
-        ours: BaseException | None = self._teardown_error
-        if isinstance(self.failure, RestartLimitExceeded):
+        ours: BaseException | None = self._handler_error or self._teardown_error
+        if self._handler_error is not None:
+            pass
+        elif isinstance(self.failure, RestartLimitExceeded):
             if isinstance(error, RestartLimitExceeded) and error.causes == self.failure.causes:
                 return error  # the body was waiting for an answer, and was told
             ours = self.failure

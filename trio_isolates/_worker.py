@@ -9,15 +9,19 @@ where the isolate lives, nor who calls.
 from __future__ import annotations
 
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
 from typing import Any, final
 
 import trio
 
-from ._errors import CallInterrupted
+from ._errors import CallInterrupted, UnsendableError
+from ._exchange import Neighbour
+from ._interrupt import interruptible
 from ._link import BlockingLink, Link
 from ._messages import (
     BYE,
@@ -30,10 +34,16 @@ from ._messages import (
     DROPPED,
     ERROR,
     EXTENDED,
+    MESSAGE,
+    PING,
+    PONG,
+    RESUME,
+    STREAM,
     VALUE,
     Chunk,
     Frame,
 )
+from ._ports import SendPort, pay_debts
 from ._service import Service, Work, checked, is_async, not_async
 from ._wire import encode
 
@@ -45,6 +55,14 @@ def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> No
         pass
 
 
+def parent_of(service: Service, write: Callable[[list[Chunk], bool], None]) -> Neighbour:
+    """Connect this isolate's exchange with its parent's."""
+    exchange = service.exchange
+    parent = Neighbour(exchange.parent_path, service.codec, write, exchange.fail)
+    exchange.connect(parent, is_parent=True)
+    return parent
+
+
 @final
 class SyncServer:
     """The blocking loop: one call at a time, on the main thread."""
@@ -54,10 +72,16 @@ class SyncServer:
         self._link = link
         self._window = service.interrupter
         self._context = copy_context()
+        self._calls: deque[Frame] = deque()
+        self._is_serving = False
+        self._is_told_to_close = False
+        self._parent = parent_of(service, lambda chunks, _: link.write(chunks))
 
     def run(self) -> None:
         """Set up, serve until told to close, tear down."""
         service = self._service
+        exchange = service.exchange
+        exchange.block, exchange.poll, exchange.exit = self.block, self.poll, self._exit
         try:
             for function in service.setup():
                 service.keep(self._call_alone(function))
@@ -78,16 +102,64 @@ class SyncServer:
 
     def _serve(self) -> bool:
         """Answer calls; return True when told to close, False if the parent is gone."""
-        while frames := self._link.read():
-            for frame in frames:
-                kind = frame[0]
-                if kind <= EXTENDED:
-                    self._serve_call(frame)
-                elif kind == DEFINE:
-                    self._service.codec.define(frame[1], bytes(frame[2]))
-                elif kind == CLOSE:
-                    return True
-        return False
+        calls, exchange = self._calls, self._service.exchange
+        while True:
+            while calls and not exchange.is_paused:
+                self._is_serving = True
+                self._serve_call(calls.popleft())
+                self._is_serving = False
+            if self._is_told_to_close:
+                return True
+            exchange.sweep()
+            if not self._read():
+                return False
+            exchange.raise_failure()
+
+    def _read(self) -> bool:
+        """Block for frames and take them; return False if the parent is gone."""
+        frames = self._link.read()
+        for frame in frames:
+            kind, ident, body, buffers = frame
+            if kind <= EXTENDED:
+                # What is read while a call is served has to wait, and a large body's memory is used again.
+                if isinstance(body, memoryview) and (self._is_serving or self._service.exchange.is_paused):
+                    frame = kind, ident, bytes(body), buffers
+                self._calls.append(frame)
+            elif kind == DEFINE:
+                self._service.codec.define(ident, bytes(body))
+            elif kind == PING:
+                self._link.write(encode(PONG, ident))
+            elif kind >= MESSAGE:
+                self._service.exchange.take(self._parent, kind, ident, body, buffers)
+            elif kind == CLOSE:
+                self._is_told_to_close = True
+        return bool(frames)
+
+    @interruptible
+    def block(self) -> None:
+        """Wait for frames, in the middle of a call, and take them."""
+        self._settle()
+        self._link.wait_readable()
+        if not self._read():
+            raise ConnectionResetError("the parent is gone")
+        self._service.exchange.raise_failure()
+
+    def poll(self) -> None:
+        """Take the frames that have come, in the middle of a call."""
+        self._settle()
+        while self._link.is_readable():
+            if not self._read():
+                return
+        self._service.exchange.raise_failure()
+
+    def _settle(self) -> None:
+        self._service.exchange.sweep()
+        self._parent.pay()
+
+    def _exit(self) -> None:
+        for chunks in self._service.last_words():
+            self._answer(chunks)
+        os._exit(0)
 
     def _answer(self, chunks: list[Chunk]) -> None:
         self._service.flush()
@@ -100,20 +172,27 @@ class SyncServer:
             self._answer(encode(DROPPED, ident))
             return
         try:
-            kind, (function, args, kwargs, values) = service.open(frame)
+            kind, (function, args, kwargs, values, port) = service.open(frame)
         except BaseException as exc:
             self._answer(service.encode(ERROR, ident, exc))
             return
         context = self._context.copy()
-        if values:
-            context.run(service.set_context, values)
-        if kind != CALL and is_async(function):
+        if values or port is not None:
+            context.run(service.prepare, kind, values, port)
+        if kind == STREAM:
+            function = partial(service.run_stream, function, port)
+        elif kind != CALL and is_async(function):
             function = partial(self._call_async, kind, function)
         elif kind == CHUNK:
             function = partial(service.run_chunk, function)
         answer, value = self._window.run(ident, partial(context.run, function, *args, **kwargs))
         if answer == VALUE and inspect.iscoroutine(value):
             answer, value = ERROR, not_async(function, value)
+        if port is not None and kind != STREAM:
+            try:
+                context.run(service.finish)
+            except UnsendableError as exc:
+                answer, value = ERROR, exc
         self._answer(service.encode(answer, ident, value))
 
     def _call_alone(self, function: Callable[..., Any]) -> Any:
@@ -152,11 +231,13 @@ class AsyncServer:
         self._queue: deque[Frame] = deque()
         self._idle = trio.Event()
         self._context = copy_context()
+        self._parent = parent_of(service, lambda chunks, now: link.write(chunks, now=now))
 
     async def run(self) -> None:
         """Set up, serve until told to close or the link ends, tear down."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._link.run_writer)
+            nursery.start_soon(pay_debts, self._parent)
             await self._run(nursery)
             nursery.cancel_scope.cancel()
 
@@ -194,14 +275,21 @@ class AsyncServer:
             for frame in frames:
                 kind, ident, body, buffers = frame
                 if kind <= EXTENDED:
-                    if self._has_room():
+                    if self._has_room() and not self._queue:
                         self._begin(nursery, frame)
                     else:
                         self._queue.append(
                             (kind, ident, bytes(body), [memoryview(bytes(b)) for b in buffers])
                         )
+                elif kind >= MESSAGE and kind != PING:
+                    self._service.exchange.take(self._parent, kind, ident, body, buffers)
+                    self._service.exchange.raise_failure()
+                    if kind == RESUME:
+                        self._begin_queued(nursery)
                 elif kind == CANCEL:
                     self._cancel(ident)
+                elif kind == PING:
+                    self._link.write(encode(PONG, ident), now=True)
                 elif kind == DEFINE:
                     self._service.codec.define(ident, bytes(body))
                 elif kind == CLOSE:
@@ -213,7 +301,7 @@ class AsyncServer:
 
     def _has_room(self) -> bool:
         limit = self._service.concurrency
-        return limit is None or len(self._scopes) < limit
+        return (limit is None or len(self._scopes) < limit) and not self._service.exchange.is_paused
 
     def _answer(self, chunks: list[Chunk]) -> None:
         self._service.flush()
@@ -246,13 +334,17 @@ class AsyncServer:
     async def _serve_call(
         self, nursery: trio.Nursery, ident: int, kind: int, work: Work, scope: trio.CancelScope
     ) -> None:
-        function, args, kwargs, values = work
-        if values:
-            self._service.set_context(values)
+        function, args, kwargs, values, port = work
+        if values or port is not None:
+            self._service.prepare(kind, values, port)
         answer: tuple[int, Any] = CANCELLED, None
         try:
             with scope:
-                answer = await self._call(ident, kind, function, args, kwargs)
+                if kind == STREAM:
+                    assert port is not None
+                    answer = VALUE, await self._stream(function(*args, **kwargs), port)
+                else:
+                    answer = await self._call(ident, kind, function, args, kwargs)
         except trio.Cancelled:
             raise
         except CallInterrupted:
@@ -260,11 +352,30 @@ class AsyncServer:
         except BaseException as exc:
             answer = ERROR, exc
         del self._scopes[ident]
+        if port is not None and kind != STREAM:
+            try:
+                self._service.finish()
+            except UnsendableError as exc:
+                answer = ERROR, exc
         self._answer(self._service.encode(answer[0], ident, answer[1]))
-        while self._queue and self._has_room():
-            self._begin(nursery, self._queue.popleft())
+        self._begin_queued(nursery)
         if not self._scopes:
             self._idle.set()
+
+    def _begin_queued(self, nursery: trio.Nursery) -> None:
+        while self._queue and self._has_room():
+            self._begin(nursery, self._queue.popleft())
+
+    async def _stream(self, items: Any, port: SendPort[Any]) -> None:
+        """Send the items of a generator; left early, it is closed."""
+        if inspect.isasyncgen(items):
+            async with aclosing(items):
+                async for item in items:
+                    await port.send(item)
+        else:
+            with closing(items):
+                for item in items:
+                    await port.send(item)
 
     async def _call(
         self,

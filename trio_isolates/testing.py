@@ -13,24 +13,27 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import count
-from typing import Any, Final, Literal, TypeAlias, final, get_args
+from typing import Any, Final, Literal, NoReturn, TypeAlias, final, get_args
 
 import trio
 from attrs import define, field
 
 from ._engine import Death, Host, current_engine
-from ._errors import UnsendableError
+from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
+from ._exchange import Exchange
 from ._interrupt import Interrupter
 from ._link import Link
 from ._memory import Page
-from ._messages import DEFINE, ERROR, FAILED, SPEC, VALUE, Chunk, Frame, Spec
+from ._messages import ADDRESS, DEFINE, ERROR, FAILED, SPEC, VALUE, Chunk, Frame, Spec
 from ._open_worker import Worker
 from ._pickling import Codec
 from ._pool import Pool
+from ._ports import exchange_of_tasks
 from ._run import isolate_limiter, usable_cpus
 from ._service import Service, Work
 from ._unsendable import type_name
@@ -181,6 +184,7 @@ class _InlineHost:
         self._faults = faults
         self._scope = trio.CancelScope(shield=True)  # only `kill` ends it
         self._exitcode = 0
+        self._is_exiting = trio.Event()
         self._stopping = trio.Event()  # killed, or ended by itself
         self._ended = trio.Event()
         self._released = trio.Event()
@@ -206,17 +210,38 @@ class _InlineHost:
     async def _serve(self) -> None:
         link, codec = Link(self._far), Codec(side=1)
         title = f"isolate {self.name!r} (pid {self.pid})"
-        frame = await _read_spec(link, codec)
-        if frame is None:
+        first = await _read_spec(link, codec)
+        if first is None:
             return
+        path, frame = first
+        exchange = Exchange(path, name=self.name, pid=self.pid)
+        exchange_of_tasks.set(exchange)
+        exchange.wake = partial(_sweep_soon, exchange, trio.lowlevel.current_trio_token())
+        exchange.exit = partial(self._exit, link)
         try:
             spec: Spec = codec.loads(frame[2], frame[3])
-            service = _FailingService(self._faults, spec, codec, self.page, title)
+            service = self._service = _FailingService(self._faults, spec, codec, self.page, title, exchange)
         except BaseException as exc:
             chunks, buffers, definitions = dump_error(codec, exc, title)
             await _say(link, encode_definitions(definitions) + encode(FAILED, 0, chunks, buffers))
             return
-        await AsyncServer(service, link).run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_told, link)
+            await AsyncServer(service, link).run()
+            nursery.cancel_scope.cancel()
+
+    def _exit(self, link: Link) -> NoReturn:
+        for chunks in self._service.last_words():
+            link.write(chunks, now=True)
+        self._is_exiting.set()
+        raise CallInterrupted
+
+    async def _end_when_told(self, link: Link) -> None:
+        await self._is_exiting.wait()
+        await link.drained()
+        self._far.close()
+        self._scope.cancel()
+        self._stopping.set()
 
     async def watch(self) -> None:
         """Wait for the end and for everybody to know of it. Cancelled: kill."""
@@ -282,8 +307,10 @@ def _break_shields(scope: Any) -> None:
 class _FailingService(Service):
     """A service in which things fail when a test has ordered it."""
 
-    def __init__(self, faults: _Faults, spec: Spec, codec: Codec, page: Page, title: str) -> None:
-        super().__init__(spec, codec, Interrupter(page), title, lambda: None, may_block=False)
+    def __init__(
+        self, faults: _Faults, spec: Spec, codec: Codec, page: Page, title: str, exchange: Exchange
+    ) -> None:
+        super().__init__(spec, codec, Interrupter(page), title, lambda: None, exchange, may_block=False)
         self._faults = faults
 
     def open(self, frame: Frame) -> tuple[int, Work]:
@@ -308,14 +335,22 @@ def _raise(exc: BaseException, *_args: object, **_kwargs: object) -> object:
     raise exc
 
 
-async def _read_spec(link: Link, codec: Codec) -> Frame | None:
-    """Return the frame that says what to serve; None if the parent is gone."""
+def _sweep_soon(exchange: Exchange, token: trio.lowlevel.TrioToken) -> None:
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(exchange.sweep, idempotent=True)
+
+
+async def _read_spec(link: Link, codec: Codec) -> tuple[bytes, Frame] | None:
+    """Return where this isolate is and the frame that says what to serve; None if the parent is gone."""
+    path = b""
     while frames := await link.read():
         for frame in frames:
             if frame[0] == DEFINE:
                 codec.define(frame[1], bytes(frame[2]))
+            elif frame[0] == ADDRESS:
+                path = bytes(frame[2])
             elif frame[0] == SPEC:
-                return frame
+                return path, frame
     return None
 
 
@@ -343,6 +378,8 @@ class _Stream:
 @final
 class _MemoryPipe:
     """One end of a `Pipe` that stays within the process."""
+
+    is_near = True
 
     def __init__(self, incoming: _Stream, outgoing: _Stream) -> None:
         self._incoming = incoming

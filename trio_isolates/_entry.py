@@ -1,0 +1,96 @@
+"""The entry of a bare isolate: what runs in it, and what keeps it alive.
+
+An isolate goes on until its entry has returned and no handler of a `RawReceivePort` is left, as in
+Dart. This module knows what an error means there; it does not know how calls come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+import trio
+
+from ._errors import CallInterrupted
+from ._exchange import Exchange
+from ._interrupt import interruptible
+
+
+@final
+class BlockingEntry:
+    """A sync entry. An error of a handler comes out of whatever the entry was waiting in."""
+
+    def __init__(
+        self, entry: Callable[..., Any], exchange: Exchange, report: Callable[[BaseException], None] | None
+    ) -> None:
+        self._entry = entry
+        self._exchange = exchange
+        self._report = report
+        if report is not None:
+            exchange.on_error = report
+
+    @interruptible
+    def __call__(self, *args: Any) -> Any:
+        result: Any = None
+        try:
+            result = self._entry(*args)
+        except CallInterrupted:
+            raise
+        except BaseException as exc:
+            if self._report is None:
+                raise
+            self._report(exc)
+        exchange = self._exchange
+        assert exchange.block is not None
+        while exchange.listens:
+            exchange.block()
+        return result
+
+
+@final
+class AsyncEntry:
+    """An entry in an isolate that runs Trio. An error of a handler cancels it."""
+
+    def __init__(
+        self, entry: Callable[..., Any], exchange: Exchange, report: Callable[[BaseException], None] | None
+    ) -> None:
+        self._entry: Callable[..., Awaitable[Any]] = entry
+        self._exchange = exchange
+        self._report = report
+        self._error: BaseException | None = None
+        self._scope = trio.CancelScope()
+        exchange.on_error = report or self._fail
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._scope.cancel()
+
+    async def __call__(self, *args: Any) -> Any:
+        result: Any = None
+        with self._scope:
+            try:
+                result = await self._entry(*args)
+            except (trio.Cancelled, CallInterrupted):
+                raise
+            except BaseException as exc:
+                if self._report is None or _is_cancelled(exc):
+                    raise
+                self._report(exc)
+            await self._wait_idle()
+        if self._error is not None:
+            raise self._error
+        return result
+
+    async def _wait_idle(self) -> None:
+        exchange = self._exchange
+        while exchange.listens:
+            idle = trio.Event()
+            exchange.on_idle = idle.set
+            await idle.wait()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """True if a cancellation is part of the error: it must go where it is meant to go."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return False

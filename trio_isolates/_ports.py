@@ -1,0 +1,405 @@
+"""`ReceivePort` and `SendPort`: channels between isolates, the same on both sides.
+
+This module knows how tasks, and sync code that blocks, wait for messages and for room. What travels
+where, and who has how much room, is the business of `_exchange`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final, Generic, NoReturn, TypeVar, final
+
+import outcome
+import trio
+from attrs import define, field, frozen
+
+from ._exchange import Exchange, Inbox, Item, Neighbour, Path, Window
+from ._interrupt import interruptible
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+_MOST: Final = 1 << 20
+_COMPANY: Final = 0.001  # seconds that credits wait for company, where somebody waits for them
+
+# An isolate has one exchange: of its process, of its Trio run, or, inline, of its tasks.
+exchange_of_tasks: ContextVar[Exchange | None] = ContextVar("exchange_of_tasks", default=None)
+_of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_exchange")
+_of_process: list[Exchange] = []
+
+
+def set_process_exchange(exchange: Exchange) -> None:
+    """Make it the exchange of this process, which is an isolate."""
+    _of_process[:] = [exchange]
+
+
+def adopt_exchange(exchange: Exchange) -> None:
+    """Make it the exchange of this Trio run."""
+    _of_run.set(exchange)
+    token = trio.lowlevel.current_trio_token()
+
+    def wake() -> None:
+        try:
+            token.run_sync_soon(exchange.sweep, idempotent=True)
+        except trio.RunFinishedError:
+            pass
+
+    exchange.wake = wake
+
+
+def current_exchange() -> Exchange:
+    """Return the exchange of the isolate in which this is called; a Trio program has one, too."""
+    exchange = exchange_of_tasks.get()
+    if exchange is not None:
+        return exchange
+    try:
+        return _of_run.get()
+    except LookupError:
+        exchange = Exchange()
+        adopt_exchange(exchange)
+        return exchange
+    except RuntimeError:
+        if _of_process:
+            return _of_process[0]
+        raise RuntimeError("ports work in a Trio program and in isolates, and nowhere else") from None
+
+
+def _load_send_port(path: Path, number: int, size: int) -> SendPort[Any]:
+    return SendPort(current_exchange().window(path, number, size))
+
+
+@define(eq=False)
+class _Waiting:
+    """A task that waits for a place in a window."""
+
+    value: Any
+    task: trio.lowlevel.Task
+
+    def settle(self, result: outcome.Outcome[None]) -> None:
+        trio.lowlevel.reschedule(self.task, result)
+
+
+@final
+class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
+    """Where messages to one `ReceivePort` are sent; from `ReceivePort.send_port`, never made by hand.
+
+    It is a small value: it can be sent in any message to any isolate, and two are equal, with the
+    same hash, exactly if they lead to the same `ReceivePort`. Messages are copied (pickled).
+
+    Each isolate that sends has as many places as the port's `max_buffer_size`; a message has one
+    from when it is sent until it is received. It does not matter to the port how many send ports
+    there are: there is nothing to close.
+    """
+
+    __slots__ = ("_window",)
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        window = self._window
+        return _load_send_port, (window.peer.path, window.number, window.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SendPort):
+            return NotImplemented
+        ours, theirs = self._window, other._window
+        return ours.number == theirs.number and ours.peer.path == theirs.peer.path
+
+    def __hash__(self) -> int:
+        return hash((self._window.number, self._window.peer.path))
+
+    def __repr__(self) -> str:
+        return f"<trio_isolates.SendPort {self._window.peer.path[8:].hex() or 'main'}:{self._window.number}>"
+
+    async def send(self, value: T_contra) -> None:
+        """Send a message; wait for a place if there is none. Cancelled: it has not been sent.
+
+        Raises:
+            UnsendableError: it cannot be pickled.
+            trio.BrokenResourceError: the port is known to be closed, or its isolate to be gone.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        window = self._window
+        window.check()
+        _check_async(window.peer.exchange)
+        if window.has_room:
+            window.post(value)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        waiting = _Waiting(value, trio.lowlevel.current_task())
+        window.line_up(waiting)
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            window.forget(waiting)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    def send_nowait(self, value: T_contra) -> None:
+        """Send a message if there is a place for it, else raise `trio.WouldBlock`. Raises what `send` does."""
+        window = self._window
+        window.peer.exchange.poll()
+        window.check()
+        if not window.has_room:
+            raise trio.WouldBlock
+        window.post(value)
+
+    @interruptible
+    def send_sync(self, value: T_contra) -> None:
+        """Send a message from sync code in an isolate of its own; block until there is a place.
+
+        Raises what `send` does, and `RuntimeError` where there is Trio: it would block its loop.
+        """
+        window = self._window
+        exchange = window.peer.exchange
+        block = _check_sync(exchange)
+        exchange.poll()
+        while not window.has_room and not window.is_shut:
+            window.ask()
+            block()
+        window.check()
+        window.post(value)
+
+    def post(self, value: object) -> None:
+        """Send a last message, whether there is a place or not."""
+        if not self._window.is_shut:
+            self._window.post(value)
+
+    async def aclose(self) -> None:
+        """Do nothing, but for a checkpoint: send ports are values, and not counted."""
+        await trio.lowlevel.checkpoint()
+
+
+def _check_async(exchange: Exchange) -> None:
+    if exchange.block is not None:
+        raise RuntimeError("this isolate's code is sync and blocks: use send_sync, receive_sync, or plain for")
+
+
+def _check_sync(exchange: Exchange) -> Callable[[], None]:
+    if exchange.block is None:
+        raise RuntimeError("this would block Trio's loop: use await, or async for")
+    return exchange.block
+
+
+async def pay_debts(neighbour: Neighbour) -> None:
+    """Give back, a little later, the places in windows that somebody waits for, for ever."""
+    changed = trio.Event()
+    neighbour.on_debt = lambda: changed.set()
+    while True:
+        await changed.wait()
+        await trio.sleep(_COMPANY)
+        changed = trio.Event()
+        neighbour.pay()
+
+
+@frozen
+class PortStatistics:
+    """What `ReceivePort.statistics()` returns.
+
+    Attributes:
+        buffered: messages that have come and are not yet received.
+        max_buffer_size: how many each sending isolate may have sent that are not yet received.
+        waiting_senders: isolates that are known to wait for a place.
+    """
+
+    buffered: int
+    max_buffer_size: int
+    waiting_senders: int
+
+
+@final
+class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
+    """Where messages arrive that other isolates, or this one, send to its `send_port`.
+
+        port = ReceivePort()
+        async with open_isolate(count, port.send_port):
+            async for message in port: ...
+
+    Messages of one sender arrive in the order in which they were sent. One task at a time may
+    receive. A port never ends by itself: senders are values, and not counted. One that is garbage is
+    closed. It belongs to the isolate, and the Trio run, that made it, and cannot be sent.
+
+    Args:
+        max_buffer_size: how many messages each sending isolate may have sent that are not yet
+            received; at least 1. One that would send more waits.
+    """
+
+    def __init__(self, max_buffer_size: int = 64) -> None:
+        if not isinstance(max_buffer_size, int) or isinstance(max_buffer_size, bool):
+            raise TypeError(f"max_buffer_size must be an int, not {max_buffer_size!r}")
+        if not 1 <= max_buffer_size <= _MOST:
+            raise ValueError(f"max_buffer_size must be from 1 to {_MOST:,}, not {max_buffer_size}")
+        self._exchange = exchange = current_exchange()
+        self._inbox = inbox = exchange.open_inbox(max_buffer_size)
+        self._window = exchange.window(exchange.path, inbox.number, inbox.size)
+
+    @classmethod
+    def from_raw(cls, raw: RawReceivePort) -> ReceivePort[Any]:
+        """Make a ReceivePort of a `RawReceivePort`, which loses its handler and leads here from now on."""
+        return raw._give_up()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ReceivePort cannot be sent: it stays in its isolate; send its send_port")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._inbox.is_closed else f"buffered={self._inbox.buffered}"
+        return f"<trio_isolates.ReceivePort {self._inbox.number} {state}>"
+
+    def __del__(self) -> None:
+        inbox: Inbox | None = getattr(self, "_inbox", None)
+        if inbox is not None and not inbox.is_closed and inbox.handler is None:
+            self._exchange.abandon(inbox)
+
+    @property
+    def send_port(self) -> SendPort[Any]:
+        """Where to send to, to be received here."""
+        return SendPort(self._window)
+
+    async def receive(self) -> T_co:
+        """Return the next message; wait for it if there is none.
+
+        Raises:
+            UnsendableError: it cannot be unpickled; the next one can be received all the same.
+            trio.ClosedResourceError: the port is closed.
+            trio.BusyResourceError: another task is receiving.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        inbox = self._check()
+        _check_async(self._exchange)
+        if inbox.has_item:
+            item = inbox.pop()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return item.unwrap()
+        task = trio.lowlevel.current_task()
+
+        def take(item: Item) -> None:
+            trio.lowlevel.reschedule(task, item)
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            inbox.receiver = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        inbox.receiver = take
+        return await trio.lowlevel.wait_task_rescheduled(leave)
+
+    def receive_nowait(self) -> T_co:
+        """Return the next message if there is one, else raise `trio.WouldBlock`. Raises what `receive` does."""
+        self._exchange.poll()
+        inbox = self._check()
+        if not inbox.has_item:
+            raise trio.WouldBlock
+        return inbox.pop().unwrap()
+
+    @interruptible
+    def receive_sync(self) -> T_co:
+        """Return the next message, in sync code in an isolate of its own; block until there is one.
+
+        Raises what `receive` does, and `RuntimeError` where there is Trio: it would block its loop.
+        """
+        block = _check_sync(self._exchange)
+        while not self._check().has_item:
+            block()
+        return self._inbox.pop().unwrap()
+
+    def _check(self) -> Inbox:
+        inbox = self._inbox
+        if inbox.is_closed:
+            raise trio.ClosedResourceError("the port is closed")
+        if inbox.receiver is not None:
+            raise trio.BusyResourceError("another task is receiving from this port")
+        return inbox
+
+    async def __anext__(self) -> T_co:
+        try:
+            return await self.receive()
+        except trio.ClosedResourceError:
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Receive, with `receive_sync`, until the port is closed."""
+        while True:
+            try:
+                item = self.receive_sync()
+            except trio.ClosedResourceError:
+                return
+            yield item
+
+    def close(self) -> None:
+        """Drop what is buffered, and take no more. A waiting `receive` raises, a running loop ends."""
+        self._inbox.close()
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> PortStatistics:
+        """Return a record of how full the port is."""
+        return PortStatistics(self._inbox.buffered, self._inbox.size, self._inbox.waiting_senders)
+
+
+@final
+class RawReceivePort:
+    """A port whose messages go to a handler, a sync function, as soon as they arrive. Dart's of that name.
+
+    Messages that come while it has no handler wait for one. While there is a handler the port stays
+    open, whoever else knows of it, and keeps its isolate alive when the entry has returned.
+
+    What the handler raises ends the isolate (see `errors_are_fatal` of `open_isolate`). In the
+    parent it comes out of the block of the isolate by which the message came, whose body is cancelled.
+
+    Args:
+        handler: what to call with each message; it can be changed later.
+        max_buffer_size: as for `ReceivePort`.
+    """
+
+    def __init__(self, handler: Callable[[Any], object] | None = None, max_buffer_size: int = 64) -> None:
+        self._port: ReceivePort[Any] | None = ReceivePort(max_buffer_size)
+        self._inbox = self._port._inbox
+        self.handler = handler
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a RawReceivePort cannot be sent: it stays in its isolate; send its send_port")
+
+    @property
+    def handler(self) -> Callable[[Any], object] | None:
+        """What is called with each message; None: they wait."""
+        return self._inbox.handler
+
+    @handler.setter
+    def handler(self, handler: Callable[[Any], object] | None) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"the handler must be callable, not {handler!r}")
+        if self._port is None:
+            raise trio.ClosedResourceError("this port was turned into a ReceivePort")
+        self._port._exchange.set_handler(self._inbox, handler)
+
+    @property
+    def send_port(self) -> SendPort[Any]:
+        """Where to send to, to be received here."""
+        if self._port is None:
+            raise trio.ClosedResourceError("this port was turned into a ReceivePort")
+        return self._port.send_port
+
+    def close(self) -> None:
+        """Take no more messages."""
+        if self._port is not None:
+            self._port.close()
+
+    def _give_up(self) -> ReceivePort[Any]:
+        self.handler = None
+        port, self._port = self._port, None
+        assert port is not None
+        return port
+
+
+@final
+@frozen
+class Capability:
+    """A token that nobody can guess: equal to itself wherever it has been, and to nothing else."""
+
+    _token: bytes = field(factory=lambda: os.urandom(16), init=False)
