@@ -231,7 +231,7 @@ class Pool(Generic[P, T]):
         All are waited for; then the first error, if there was one, is raised.
         """
         crew = self._crew
-        crew.check_open()
+        crew.check_usable()
         clients = list(crew.clients)
         outcomes: list[outcome.Outcome[Any]] = [outcome.Error(trio.ClosedResourceError())] * len(clients)
 

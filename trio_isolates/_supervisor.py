@@ -83,8 +83,7 @@ class Crew:
     async def call(self, kind: int, payload: Any, kwargs: dict[str, Any] | None = None) -> Any:
         """Have one call served, by whoever has a place first."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.check_open()
-        self._check_run()
+        self.check_usable()
         if kwargs or self.options.spec.context:
             kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values())
         call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
@@ -119,9 +118,11 @@ class Crew:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
         return tuple((index, value) for index, value in values if value is not _UNSET)
 
-    def check_open(self) -> None:
+    def check_usable(self) -> None:
+        """Raise unless calls can be made now, and here."""
         if self.is_closed:
             raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
+        self._check_run()
 
     def _check_run(self) -> None:
         if trio.lowlevel.current_trio_token() is not self._token:
@@ -339,6 +340,7 @@ class Crew:
 
     async def aclose(self) -> None:
         """As leaving the block does, before it is left. Cancelled: kill."""
+        self._check_run()
         try:
             await self.drain()
         except BaseException:
