@@ -290,6 +290,7 @@ class ProcessEngine:
             fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
 
             job = _Job(self._worker_type, fds)
+            stack.callback(job.let_go)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(job.run)
                 hello = await _receive_hello(side, job, stack)
@@ -320,6 +321,12 @@ class _Job:
         self.ended = trio.Event()
         self.exitcode: int | None = None
         self.failure: BaseException | None = None
+        # trio-parallel takes a process for dead when the forkserver is, and would let go of its pipes
+        # while it still writes its farewell.
+        self._context: Any = None
+
+    def let_go(self) -> None:
+        self._context = None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -333,6 +340,7 @@ class _Job:
                     grace_period=5.0,
                     worker_type=self._worker_type,
                 ) as context:
+                    self._context = context
                     await context.run_sync(_boot.main, kill_on_cancel=True, limiter=trio.CapacityLimiter(1))
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:
