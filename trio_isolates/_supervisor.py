@@ -240,8 +240,6 @@ class Crew:
     def _admit(self, client: Client) -> None:
         self._opened.set()
         self._was_manned = True
-        if client.isolate.death is not None:  # it was ready, and gone before anybody heard of either
-            return
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
