@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import outcome
@@ -302,6 +303,23 @@ async def test_open_map() -> None:
                 await anext(results)
         async with pool.open_map(itertools.count()) as results:  # without end, and left early
             assert await anext(results) == 10
+
+
+async def _note(finished: int, total: int | None) -> None:
+    raise AssertionError((finished, total))
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("progress", [_note, partial(_note, total=None)], ids=["function", "partial"])
+@within(20)
+async def test_async_progress(progress: Callable[..., Any]) -> None:
+    """An async `progress`, which nobody would await, is refused before an item is pulled."""
+    items = iter([1, 2])
+    async with open_pool(work.add, workers=1) as pool:
+        with pytest.raises(TypeError, match=r"^progress= .*_note"):
+            async with pool.open_map(items, progress=progress):
+                raise AssertionError
+    assert list(items) == [1, 2]
 
 
 @pytest.mark.usefixtures("kind")
