@@ -115,6 +115,7 @@ class SyncServer:
         if answer == VALUE and inspect.iscoroutine(value):
             answer, value = ERROR, not_async(function, value)
         self._answer(service.encode(answer, ident, value))
+        del value  # an error holds this frame, which must not hold the error
 
     def _call_alone(self, function: Callable[..., Any]) -> Any:
         """Run a function that nobody can interrupt; an async one under a Trio of its own."""
@@ -261,6 +262,7 @@ class AsyncServer:
             answer = ERROR, exc
         del self._scopes[ident]
         self._answer(self._service.encode(answer[0], ident, answer[1]))
+        del answer  # an error holds this frame, which must not hold the error
         while self._queue and self._has_room():
             self._begin(nursery, self._queue.popleft())
         if not self._scopes:
@@ -282,7 +284,10 @@ class AsyncServer:
             function = partial(self._service.run_chunk, function)
         answer, value = self._service.interrupter.run(ident, partial(function, *args, **kwargs))
         # An error is not raised here: a StopIteration would come out of a coroutine as a RuntimeError.
-        return answer, checked(function, value) if answer == VALUE else value
+        try:
+            return answer, checked(function, value) if answer == VALUE else value
+        finally:
+            del value
 
     async def _call_alone(self, function: Callable[..., Any]) -> Any:
         return await function() if is_async(function) else checked(function, function())
