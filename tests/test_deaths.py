@@ -320,8 +320,8 @@ async def test_answers_from_before_the_end(fifo: Fifo, gate: Gate, monkeypatch: 
             await trio.testing.wait_all_tasks_blocked()
         kept.start(worker.call, handlers.kill_self)
         await trio.testing.wait_all_tasks_blocked()
-        gate.let_pass()
         pidfd = os.pidfd_open(pid)
+        gate.let_pass()
         select.select([pidfd], [], [])  # all is written, and the worker gone, before the loop goes on
         os.close(pidfd)
     for value in (b"x", *range(10)):
