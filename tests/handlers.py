@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from trio_isolates import open_pool, open_worker, run
+from trio_isolates import _boot, open_pool, open_worker, run
 
 MIB = 1 << 20
 
@@ -124,6 +124,22 @@ class Hello:
 def say_hello(fifo: Path) -> Hello:
     tell(fifo, os.getpid())
     return Hello(fifo)
+
+
+def run_without_deadman() -> None:
+    """In the place of `trio_isolates._boot.main`."""
+    _boot._watch_parent = lambda link_fd: None
+    _boot.main()
+    print("returned", flush=True)
+
+
+def wait_and_retire(fifo: Path, gate: Path) -> bool:
+    """In the place of `trio_isolates._boot.retire`."""
+    tell(fifo, "our last line")
+    with gate.open() as file:
+        file.readline()
+    tell(fifo, "really")
+    return True
 
 
 # What a worker leaves running.

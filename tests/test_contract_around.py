@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import outcome
@@ -73,7 +74,8 @@ async def test_one_function_for_both() -> None:
 async def test_failing_start(handler: Callable[..., Any], option: str) -> None:
     """What `init` or `state` raises comes out of opening, as the cause of an IsolateSpawnError."""
     options: dict[str, Any] = {option: work.init_1}
-    with pytest.raises(IsolateSpawnError, match=r"'the worker'.*CustomError: code 1") as caught:
+    words = f"'the worker'.* {option}= raised CustomError: code 1"
+    with pytest.raises(IsolateSpawnError, match=words) as caught:
         async with open_worker(handler, name="the worker", **options):
             raise AssertionError
     assert isinstance(caught.value.__cause__, work.CustomError)
@@ -229,6 +231,7 @@ async def test_statistics() -> None:
         ({"handler": None, "state": list}, TypeError, "state"),
         ({"handler": 5}, TypeError, "handler"),
         ({"handler": "no colon"}, ValueError, "handler"),
+        ({"handler": "sys:path"}, IsolateSpawnError, "handler='sys:path' is a list, and not callable"),
         ({"handler": iter_of_nothing}, TypeError, "generator"),
         ({"init": 5}, TypeError, "init"),
         ({"name": 5}, TypeError, "name"),
@@ -237,6 +240,8 @@ async def test_statistics() -> None:
         ({"cancel_grace": -1}, ValueError, "cancel_grace"),
         ({"shutdown_grace": "1"}, TypeError, "shutdown_grace"),
         ({"on_cancel": "stop"}, ValueError, "on_cancel"),
+        ({"handler": apply_async, "on_cancel": "kill"}, TypeError, "on_cancel='kill' is for sync"),
+        ({"handler": None, "on_cancel": "kill"}, TypeError, "on_cancel='kill' is for sync"),
         ({"gc": "off"}, ValueError, "gc"),
         ({"restart": 3}, TypeError, "restart"),
         ({"context": work.SENT}, TypeError, "context"),
@@ -298,6 +303,23 @@ async def test_open_map() -> None:
                 await anext(results)
         async with pool.open_map(itertools.count()) as results:  # without end, and left early
             assert await anext(results) == 10
+
+
+async def _note(finished: int, total: int | None) -> None:
+    raise AssertionError((finished, total))
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("progress", [_note, partial(_note, total=None)], ids=["function", "partial"])
+@within(20)
+async def test_async_progress(progress: Callable[..., Any]) -> None:
+    """An async `progress`, which nobody would await, is refused before an item is pulled."""
+    items = iter([1, 2])
+    async with open_pool(work.add, workers=1) as pool:
+        with pytest.raises(TypeError, match=r"^progress= .*_note"):
+            async with pool.open_map(items, progress=progress):
+                raise AssertionError
+    assert list(items) == [1, 2]
 
 
 @pytest.mark.usefixtures("kind")

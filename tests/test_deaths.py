@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import outcome
 import pytest
 import trio
 import trio_parallel
 
+import contract
 import handlers
+from contract import Gate, Kept
 from fifo import Fifo, open_fifo, wait_gone, within
 from handlers import apply, apply_async
 from trio_isolates import IsolateDied, RemoteError, Restart, open_pool, open_worker, run
@@ -26,6 +30,9 @@ DEATHS = {
     "SIGSEGV": (handlers.crash, -signal.SIGSEGV),
     "exit": (handlers.exit_at_once, 0),
 }
+
+
+gate = contract.gate
 
 
 @pytest.fixture
@@ -295,6 +302,56 @@ async def test_its_own_children_die_when_it_is_cancelled(function: Callable[...,
         await wait_gone(child)
         assert await pool.call(handlers.echo, 1) == 1
         assert pool.statistics().replaced == 1
+
+
+# What it said before its end.
+
+
+@within(20)
+async def test_answers_from_before_the_end(fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that a worker wrote before it died are delivered, however busy the parent is meanwhile."""
+    monkeypatch.setattr("trio_isolates._wire.READ_SIZE", 4096)  # so that each answer is a read of its own
+    async with open_worker(apply) as worker, trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        kept.start(worker.call, _tell_and_read, fifo.path, gate.path)
+        pid = int(await fifo.line())
+        for number in range(10):
+            kept.start(worker.call, _make_slow, number)
+            await trio.testing.wait_all_tasks_blocked()
+        kept.start(worker.call, handlers.kill_self)
+        await trio.testing.wait_all_tasks_blocked()
+        pidfd = os.pidfd_open(pid)
+        gate.let_pass()
+        select.select([pidfd], [], [])  # all is written, and the worker gone, before the loop goes on
+        os.close(pidfd)
+    for value in (b"x", *range(10)):
+        assert outcome.Value(value) in kept.outcomes
+    assert [type(error) for error in kept.errors] == [IsolateDied]
+
+
+class _Slow:
+    """A large value that takes long to unpickle, and becomes a number: so long the parent's loop is busy."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_slowly, (self.number, bytes(3000))
+
+
+def _make_slow(number: int) -> _Slow:
+    return _Slow(number)
+
+
+def _load_slowly(number: int, _: bytes) -> int:
+    time.sleep(0.1)
+    return number
+
+
+def _tell_and_read(fifo: Path, gate: Path) -> bytes:
+    handlers.tell(fifo, os.getpid())
+    with gate.open("rb", buffering=0) as file:
+        return file.read(1)
 
 
 # Restarts.

@@ -6,6 +6,8 @@ import errno
 import os
 import signal
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from trio_isolates import (
     IsolateDied,
     IsolateSpawnError,
     RemoteError,
+    Restart,
     UnsendableError,
     Worker,
     open_pool,
@@ -140,6 +143,63 @@ async def test_pids_are_nobody_s(autojump_clock: MockClock, inline_isolates: Inl
             assert pid is not None
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+class Late:
+    """Starts inline isolates. Of one, the word that it is ready arrives when it is known to be dead."""
+
+    def __init__(self, which: int) -> None:
+        self.started = 0
+        self.engine = InlineEngine()
+        self._which = which
+
+    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+        self.started += 1
+        async with trio.open_nursery() as nursery:
+            host: Any = await nursery.start(self.engine.host, name)
+            if self.started == self._which:
+                host.pipe = _LatePipe(host)
+            task_status.started(host)
+
+
+class _LatePipe:
+    def __init__(self, host: Any) -> None:
+        self._host = host
+        self._pipe = host.pipe
+        self._is_late = True
+        self.send, self.receive, self.close = host.pipe.send, host.pipe.receive, host.pipe.close
+        self.wait_writable = host.pipe.wait_writable
+
+    async def wait_readable(self) -> None:
+        await self._pipe.wait_readable()
+        if self._is_late:
+            self._is_late = False
+            self._host.kill()
+            with suppress(trio.Cancelled):  # as if it had been readable just before the cancellation
+                await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("open_one", [open_worker, open_pool])
+@within(LONG)
+async def test_ready_too_late(autojump_clock: MockClock, open_one: Callable[..., Any]) -> None:
+    """An isolate that is known to be dead when it says that it is ready gets no call; the next one serves."""
+    options = {} if open_one is open_worker else {"workers": 1}
+    late = Late(which=2)
+    async with open_one(apply, engine=late, restart=Restart(), **options) as opened:
+        late.engine.kill(opened)
+        assert await opened.call(abs, -1) == 1
+        assert late.started == 3
+        assert opened.statistics().restarted == 2
+
+
+@within(LONG)
+async def test_ready_too_late_and_not_replaced(autojump_clock: MockClock) -> None:
+    """If nobody takes its place, it has not been started, and the reason is its death."""
+    with pytest.raises(IsolateSpawnError, match="SIGKILL") as caught:
+        async with open_worker(apply, engine=Late(which=1)):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, IsolateDied)
+    assert not caught.value.__cause__.maybe_executed
 
 
 # Stalls.

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 import interrupt_handlers as work
+import interrupt_waits as waits
 from fifo import Fifo, open_fifo, within
 from handlers import apply, apply_async, echo, tell, tell_and_sleep, tell_and_spin
 from interrupting import AnyWorker, cancel_at, cancel_when, capture, opened, page
@@ -33,7 +34,7 @@ def fifo(tmp_path: Path) -> Iterator[Fifo]:
 # What is stopped.
 
 
-@pytest.mark.parametrize("way", work.WAYS)
+@pytest.mark.parametrize("way", waits.WAYS)
 @within(20)
 async def test_whatever_it_does(way: str, fifo: Fifo) -> None:
     """A sync handler that waits or computes is stopped; calls behind it are served, its state is kept."""
@@ -51,8 +52,8 @@ async def test_whatever_it_does(way: str, fifo: Fifo) -> None:
             nursery.start_soon(ask, worker)
             await trio.testing.wait_all_tasks_blocked()
 
-        assert await cancel_when(begun, worker.call, work.wait, way, fifo.path) is None
-        assert await worker.call(work.children) == []
+        assert await cancel_when(begun, worker.call, waits.wait, way, fifo.path) is None
+        assert await worker.call(waits.children) == []
     assert answers == [[way], [way]]
 
 

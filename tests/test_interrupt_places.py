@@ -20,6 +20,9 @@ import pytest
 import trio
 
 import interrupt_handlers as work
+import interrupt_loops as loops
+import interrupt_places as places
+import interrupt_waits as waits
 from fifo import Fifo, open_fifo, within
 from interrupting import AnyWorker, cancel_at, cancel_when, opened, spin
 from trio_isolates import CallInterrupted
@@ -70,28 +73,28 @@ async def test_import(fifo: Fifo, gate: Fifo, tmp_path: Path) -> None:
     """A module that is being imported is imported to its end, and only that."""
     lines = (
         "from pathlib import Path",
-        "from interrupt_handlers import meet",
+        "from interrupt_places import meet",
         f"meet(Path({str(fifo.path)!r}), Path({str(gate.path)!r}))",
         "COMPLETE = True",
     )
     (tmp_path / "slow_module.py").write_text("\n".join(lines))
     async with opened() as worker:
-        result = await interrupt_there(fifo, gate, worker.call, work.import_slowly, tmp_path, "slow_module")
+        result = await interrupt_there(fifo, gate, worker.call, places.import_slowly, tmp_path, "slow_module")
         assert result is None
-        assert await worker.call(work.look_at_module, "slow_module")
+        assert await worker.call(places.look_at_module, "slow_module")
         assert await worker.call(work.remember) == []
 
 
 @pytest.mark.parametrize(
     ("function", "remembered"),
     [
-        (work.enter_meeting, ["entered", "exited"]),
-        (work.exit_meeting, ["entered", "in the block", "exited"]),
-        (work.manage_meeting, ["entered", "exited"]),
-        (work.stack_meeting, ["entered", "exited"]),
-        (work.acquire_meeting, ["entered", "exited"]),
-        (work.log_to_meeting, ["emitted"]),
-        (work.delete_meeting, ["deleted"]),
+        (places.enter_meeting, ["entered", "exited"]),
+        (places.exit_meeting, ["entered", "in the block", "exited"]),
+        (places.manage_meeting, ["entered", "exited"]),
+        (places.stack_meeting, ["entered", "exited"]),
+        (places.acquire_meeting, ["entered", "exited"]),
+        (places.log_to_meeting, ["emitted"]),
+        (places.delete_meeting, ["deleted"]),
     ],
 )
 @within(20)
@@ -108,7 +111,7 @@ async def test_place(
 async def test_arguments_on_the_way(fifo: Fifo, gate: Fifo) -> None:
     """Arguments that are being unpickled are unpickled; then the call is over. The link is in order."""
     async with opened() as worker:
-        slow = work.Slow("loads", fifo.path, gate.path)
+        slow = places.Slow("loads", fifo.path, gate.path)
         assert await interrupt_there(fifo, gate, worker.call, work.remember, slow) is None
         assert await worker.call(work.remember) == []
         await check_link(worker)
@@ -118,7 +121,7 @@ async def test_arguments_on_the_way(fifo: Fifo, gate: Fifo) -> None:
 async def test_result_on_the_way(fifo: Fifo, gate: Fifo) -> None:
     """A result that is being pickled is delivered. The link is in order."""
     async with opened() as worker:
-        result = await interrupt_there(fifo, gate, worker.call, work.make_slow, fifo.path, gate.path)
+        result = await interrupt_there(fifo, gate, worker.call, places.make_slow, fifo.path, gate.path)
         assert result == outcome.Value("pickled")
         await check_link(worker)
 
@@ -133,7 +136,7 @@ async def check_link(worker: AnyWorker) -> None:
 # At any moment.
 
 
-@pytest.mark.parametrize("loop", work.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 @within(30)
 async def test_nothing_is_held_afterwards(loop: str, fifo: Fifo) -> None:
     """Stopped at whatever moment, a loop full of `with` statements holds nothing, and has undone all."""
@@ -145,8 +148,8 @@ async def test_nothing_is_held_afterwards(loop: str, fifo: Fifo) -> None:
 
     async with opened() as worker:
         for _ in range(120):
-            assert await cancel_when(begun, worker.call, work.loop_for_ever, loop, fifo.path) is None
-            assert await worker.call(work.leaked) == []
+            assert await cancel_when(begun, worker.call, loops.loop_for_ever, loop, fifo.path) is None
+            assert await worker.call(loops.leaked) == []
 
 
 @within(30)
@@ -172,8 +175,8 @@ async def test_no_program_is_left_running(fifo: Fifo) -> None:
 
     async with opened() as worker:
         for _ in range(40):
-            assert await cancel_when(begun, worker.call, work.wait, "run_program", fifo.path) is None
-            assert await worker.call(work.children) == []
+            assert await cancel_when(begun, worker.call, waits.wait, "run_program", fifo.path) is None
+            assert await worker.call(waits.children) == []
 
 
 @pytest.mark.slow

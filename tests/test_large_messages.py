@@ -1,4 +1,4 @@
-"""64 MiB on their way: deaths in the middle of them, and both directions at once."""
+"""Megabytes on their way: deaths in the middle of them, both directions at once, changes meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 
@@ -101,3 +102,36 @@ async def test_large_messages_both_ways_at_once(handler: Callable[..., Any]) -> 
     async with open_worker(handler) as worker, trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(call)
+
+
+class _Canvas:
+    """One array on which all calls draw, when the last of them has come."""
+
+    def __init__(self, calls: int) -> None:
+        self.array = np.zeros(MIB)
+        self.missing = calls
+        self.complete = trio.Event()
+
+
+async def _draw(canvas: _Canvas, value: float) -> Any:
+    canvas.missing -= 1
+    if not canvas.missing:
+        canvas.complete.set()
+    await canvas.complete.wait()
+    canvas.array[:] = value
+    return canvas.array
+
+
+@within(30)
+async def test_a_result_arrives_as_it_was_returned() -> None:
+    """An array that a later call changes while the reply still waits arrives as it was."""
+    results: list[Any] = []
+
+    async def call(value: float) -> None:
+        results.append((value, await worker.call(value)))
+
+    async with open_worker(_draw, state=lambda: _Canvas(4)) as worker, trio.open_nursery() as nursery:
+        for value in range(4):
+            nursery.start_soon(call, value)
+    assert len(results) == 4
+    assert all((array == value).all() for value, array in results)

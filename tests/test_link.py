@@ -118,6 +118,62 @@ async def test_more_chunks_than_one_call_takes(sockets: Sockets) -> None:
     assert [bytes(view) for view in frame[3]] == [b"y" * 10] * 3000
 
 
+@pytest.mark.parametrize("now", [True, False])
+async def test_what_is_queued_does_not_change(sockets: Sockets, now: bool) -> None:
+    """A frame arrives as it was when it was written, whatever is then done with the memory it was made of."""
+    ours, theirs = links(sockets)
+    memory = bytearray(b"a" * MIB)
+    found: list[Frame] = []
+    with trio.fail_after(20):
+        for ident in range(2):
+            ours.write(encode(CALL, ident, [b"body"], [memoryview(memory)]), now=now)
+            memory[:] = b"b" * MIB
+        memory.append(0)  # nor is it held
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.run_writer)
+            while len(found) < 2:
+                found += await theirs.read()
+            nursery.cancel_scope.cancel()
+    assert [bytes(frame[3][0]) for frame in found] == [b"a" * MIB, b"b" * MIB]
+
+
+class Full:
+    """A pipe that takes nothing the first time it is asked, and notes what it is given."""
+
+    def __init__(self, pipe: SocketPipe) -> None:
+        self._pipe = pipe
+        self.given: list[Chunk] = []
+        self.receive = pipe.receive
+        self.wait_readable, self.wait_writable, self.close = (
+            pipe.wait_readable,
+            pipe.wait_writable,
+            pipe.close,
+        )
+
+    def send(self, chunks: Sequence[Chunk]) -> int:
+        if not self.given:
+            self.given += chunks
+            raise BlockingIOError
+        self.given += chunks
+        return self._pipe.send(chunks)
+
+
+@pytest.mark.parametrize("now", [True, False])
+async def test_what_cannot_change_is_not_copied(sockets: Sockets, now: bool) -> None:
+    """Read-only memory is sent from where it is, however long it is queued."""
+    pipe = Full(SocketPipe(sockets[0]))
+    ours, theirs = Link(pipe), Link(SocketPipe(sockets[1]))
+    memory = bytes(MIB)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            ours.write(encode(CALL, 1, [b"body"], [memoryview(memory)]), now=now)
+            nursery.start_soon(ours.run_writer)
+            assert bytes((await theirs.read())[0][3][0]) == memory
+            nursery.cancel_scope.cancel()
+    views = [chunk for chunk in pipe.given if isinstance(chunk, memoryview)]
+    assert len(views) > 1 and {id(view.obj) for view in views} == {id(memory)}
+
+
 async def test_a_cancelled_writer_tears_nothing(sockets: Sockets) -> None:
     """The writer can be cancelled in the middle of a frame, and another one goes on where it was."""
     ours, theirs = links(sockets)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,7 @@ import handlers
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
 from trio_isolates import open_pool, open_worker, run
+from trio_isolates._engine import _Job
 
 _forkserver: Any = forkserver._forkserver
 
@@ -84,6 +87,30 @@ async def test_a_killed_parent_leaves_nobody(way: str, tells: int, tmp_path: Pat
         # The forkserver's socket; only a program that ends can remove it.
         assert len(list(program.temporary.iterdir())) == 1
     assert await run(handlers.echo, 1) == 1
+
+
+UNWATCHED = """
+    import sys, handlers, trio, trio_isolates._boot
+    from trio_isolates import open_worker
+    trio_isolates._boot.main = handlers.run_without_deadman
+
+    async def main():
+        async with open_worker(getattr(handlers, sys.argv[1])):
+            print("READY", flush=True)
+            await trio.sleep_forever()
+
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("handler", ["apply", "apply_async"])
+@within(20)
+async def test_a_worker_that_sees_the_end_of_its_link(handler: str, tmp_path: Path) -> None:
+    """A worker that is the first to see that its parent is gone says nothing more to anybody."""
+    async with running(tmp_path, UNWATCHED, handler) as program:
+        await program.wait_for("READY")
+        program.process.kill()
+        assert await program.rest() == ""
 
 
 # Ctrl-C.
@@ -207,6 +234,38 @@ async def test_the_forkserver_is_killed_and_the_block_left() -> None:
         os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
         assert await worker.call(handlers.echo, 1) == 1
     assert await run(handlers.echo, 1) == 1
+
+
+@within(15)
+async def test_a_farewell_that_nobody_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, fifo: Fifo
+) -> None:
+    """A worker whose forkserver is gone comes to its end by itself and in silence, long as that may take."""
+    job_is_over = trio.Event()
+    run_job = _Job.run
+
+    async def run_and_say(job: _Job) -> None:
+        await run_job(job)
+        job_is_over.set()
+
+    async def let_it_end(gate: Path) -> None:
+        assert await fifo.line() == "our last line"
+        await job_is_over.wait()
+        await trio.to_thread.run_sync(gc.collect)  # Trio's thread forgets what it did last, too
+        gate.write_text("go on\n")
+        assert await fifo.line() == "really"
+
+    (tmp_path / "gate").mkdir()
+    with open_fifo(tmp_path / "gate") as gate:
+        assert await run(handlers.echo, 1) == 1
+        monkeypatch.setattr(_Job, "run", run_and_say)
+        retire = partial(handlers.wait_and_retire, fifo.path, gate.path)
+        monkeypatch.setattr("trio_isolates._boot.retire", retire)
+        async with trio.open_nursery() as nursery, open_worker(handlers.apply) as worker:
+            nursery.start_soon(let_it_end, gate.path)
+            os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
+            assert await worker.call(handlers.echo, 1) == 1
+    assert capfd.readouterr() == ("", "")
 
 
 @within(30)

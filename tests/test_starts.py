@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import trio
 
 import handlers
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, open_fifo, wait_gone, within
 from handlers import APPLIES, apply
 from trio_isolates import IsolateDied, IsolateSpawnError, RemoteError, open_pool, open_worker, run
 
@@ -49,6 +51,23 @@ async def test_init_exits(handler: Callable[..., Any], deed: Callable[[], object
     assert isinstance(cause, IsolateDied)
     assert (cause.exitcode, cause.signal) in [(0, None), (-9, "SIGKILL")]
     assert await run(handlers.echo, 1) == 1
+
+
+def start_a_thread_and_fail(fifo: Path) -> None:
+    handlers.tell(fifo, os.getpid())
+    threading.Thread(target=handlers.hang).start()
+    raise ValueError("no luck")
+
+
+@pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])
+@within(4)  # after five seconds it would be killed all the same
+async def test_init_raises_and_leaves_a_thread(handler: Callable[..., Any], fifo: Fifo) -> None:
+    """A thread that a failed `init` has left running, and that is no daemon, does not keep its process."""
+    path = fifo.path
+    with pytest.raises(IsolateSpawnError, match="init= raised ValueError: no luck"):
+        async with open_worker(handler, init=lambda: start_a_thread_and_fail(path)):
+            raise AssertionError
+    await wait_gone(int(await fifo.line()))
 
 
 @pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])

@@ -130,6 +130,49 @@ def _log_owned(parent: int) -> None:
     handlers.log_it("tests.fault", logging.WARNING, "text", {"field": value})
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@within(20)
+async def test_a_forked_child_that_logs(
+    pool: AnyPool, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a worker forks has no link: it logs to stderr, and the worker goes on answering and logging."""
+    (pid,) = pool.pids
+    for _ in range(2):
+        assert await pool.call(_fork_and_log, "tests.fault") == 0
+        assert capfd.readouterr().err == "from the child\n"
+        await pool.call(handlers.log_it, "tests.fault", logging.WARNING, "from the worker")
+    assert [record.getMessage() for record in caplog.records] == ["from the worker"] * 2
+    assert await pool.call(os.getpid) == pid
+
+
+def _fork_and_log(name: str) -> int:
+    child = os.fork()
+    if child == 0:
+        handlers.log_it(name, logging.WARNING, "from the child")
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@within(20)
+async def test_a_forked_child_that_returns() -> None:
+    """A child that goes on where its worker was forked ends there: only the worker answers."""
+    async with open_worker(apply) as worker:
+        pid = worker.pid
+        for _ in range(2):
+            assert await worker.call(_fork_and_return) == pid
+            assert await worker.call(handlers.echo, 1) == 1
+        assert worker.statistics().late_replies == 0
+        assert worker.pid == pid
+
+
+def _fork_and_return() -> int:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return os.getpid()
+
+
 @within(20)
 async def test_warnings(pool: AnyPool, capfd: pytest.CaptureFixture[str]) -> None:
     """Warnings are what the parent's filters make of them: an error here."""

@@ -20,7 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing import resource_tracker
-from typing import Any, Final, final
+from typing import Any, Final, NoReturn, final
 
 import trio
 
@@ -74,18 +74,27 @@ def main() -> None:
         traceback.print_exc()
         _flush()
         os._exit(1)
+    poll = select.poll()
+    poll.register(link_fd, 0)
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        _end()  # trio-parallel would write to pipes that are just being closed, and complain
+
+
+def _end() -> NoReturn:
+    """Kill this process and its group."""
+    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _watch_parent(link_fd: int) -> None:
-    """Kill this process and its group when the parent is gone, blocked or spinning as it may be."""
+    """End when the parent is gone, blocked or spinning as this process may be."""
     poll = select.poll()
     poll.register(link_fd, 0)  # no events: only the full hang-up, not a half-closed stream
     parent = multiprocessing.parent_process()
     if parent is not None:
         poll.register(parent.sentinel, select.POLLIN)
     poll.poll()
-    os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    _end()
 
 
 def _adopt_standard(fds: list[int], page: Page) -> None:

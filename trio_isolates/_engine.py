@@ -26,6 +26,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any, Final, Protocol, final
 
 import trio
+import trio._threads
 import trio_parallel
 from attrs import define, field, frozen
 
@@ -216,11 +217,25 @@ def _preparation_data(name: str) -> dict[str, Any]:
     return data
 
 
+_plain_thread_limiter = trio.to_thread.current_default_thread_limiter
+
+
+def _thread_limiter() -> trio.CapacityLimiter:
+    """For our own starts and ends: a limiter that nobody else holds.
+
+    trio-parallel does both in threads under Trio's default limiter, shielded: with all its tokens
+    taken by the program's own threads, nothing could be started, killed or left.
+    """
+    job = _job_to_start.get()
+    return _plain_thread_limiter() if job is None else job.thread_limiter
+
+
 def _prepare_starts() -> None:
-    """Take our place in multiprocessing's preparation of a child; once for the program."""
+    """Take our place in multiprocessing's preparation of a child, and in Trio's choice of a limiter; once."""
     if multiprocessing.spawn.get_preparation_data is _preparation_data:
         return
     multiprocessing.spawn.get_preparation_data = _preparation_data
+    trio._threads.current_default_thread_limiter = _thread_limiter
     # Made before the first start, it is inherited: a killed isolate that had isolates leaves no folder.
     multiprocessing.util.get_temp_dir()
     server: Any = multiprocessing.forkserver._forkserver
@@ -275,6 +290,7 @@ class ProcessEngine:
             fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
 
             job = _Job(self._worker_type, fds)
+            stack.callback(job.let_go)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(job.run)
                 hello = await _receive_hello(side, job, stack)
@@ -300,10 +316,17 @@ class _Job:
         self._worker_type = worker_type
         self.fds = fds
         self.process_name: str | None = None
+        self.thread_limiter = trio.CapacityLimiter(1)
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.exitcode: int | None = None
         self.failure: BaseException | None = None
+        # trio-parallel takes a process for dead when the forkserver is, and would let go of its pipes
+        # while it still writes its farewell.
+        self._context: Any = None
+
+    def let_go(self) -> None:
+        self._context = None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -317,6 +340,7 @@ class _Job:
                     grace_period=5.0,
                     worker_type=self._worker_type,
                 ) as context:
+                    self._context = context
                     await context.run_sync(_boot.main, kill_on_cancel=True, limiter=trio.CapacityLimiter(1))
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:

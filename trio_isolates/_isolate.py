@@ -225,6 +225,8 @@ class Isolate:
         if kind == DEFINE:
             self.codec.define(ident, bytes(body))
         elif kind == READY:
+            if self.death is not None:  # heard too late: everybody has been told of the death already
+                return
             self.mode = "sync" if bytes(body) == b"sync" else "async"
             self.concurrency = ident or None
             self.is_ready = True

@@ -89,6 +89,11 @@ def _drop(chunks: list[Chunk], count: int) -> None:
         chunks[0] = memoryview(chunks[0])[count:]
 
 
+def _kept(chunks: list[Chunk]) -> list[Chunk]:
+    """Return the chunks as they are now: views of memory that its owner may still change are copied."""
+    return [bytes(c) if type(c) is memoryview and not c.readonly else c for c in chunks]
+
+
 @final
 class Link:
     """An end of a link for Trio. Somebody must run `run_writer()` and call `read()`."""
@@ -111,16 +116,20 @@ class Link:
 
     @trio.lowlevel.enable_ki_protection
     def write(self, chunks: list[Chunk], *, now: bool) -> None:
-        """Queue a frame. now: try to send it at once, else leave it to gather company for one tick."""
+        """Queue a frame as it is now; what its owner changes afterwards is not seen at the other end.
+
+        now: try to send it at once, else leave it to gather company for one tick.
+        """
         if self.broken:
             return
         if now and not self._out:
             self._out = chunks
             if self.flush():
                 return  # the common case by far
+            self._out = _kept(self._out)
             self._queued = sum(map(len, self._out))
         else:
-            self._out += chunks
+            self._out += _kept(chunks) if len(chunks) > 1 else chunks  # a frame's first chunk is its own
             self._queued += sum(map(len, chunks))
         if self._writer is not None:
             trio.lowlevel.reschedule(self._writer)

@@ -16,6 +16,7 @@ import outcome
 import trio
 
 from ._messages import CALL, CHUNK, RUN
+from ._service import is_async
 from ._supervisor import Crew, only
 
 _CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
@@ -190,6 +191,8 @@ async def open_map(
     return_errors: bool,
     progress: Callable[[int, int | None], object] | None,
 ) -> AsyncGenerator[AsyncIterator[Any], None]:
+    if is_async(progress):
+        raise TypeError(f"progress= must be a sync function, as nobody waits for it; {progress!r} is async")
     results = _Results(
         crew, fn, ordered=ordered, limit=max_pending, return_errors=return_errors, progress=progress
     )

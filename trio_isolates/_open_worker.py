@@ -242,8 +242,9 @@ def open_worker(
         on_cancel: what a cancelled call does to a sync handler: "interrupt" raises `CallInterrupted`
             in it between two bytecodes, and its isolate lives on; "kill" kills the isolate.
         cancel_grace: seconds that cancelled work has to end before its isolate is killed;
-            `math.inf`: as long as it takes, as in Trio. A killed isolate is replaced: `init` and
-            `state` again, in a new process.
+            `math.inf`: as long as it takes, as in Trio. Nothing is interrupted inside `__enter__`,
+            `__exit__`, an import, logging or pickling: what stays there longer is killed. A killed
+            isolate is replaced: `init` and `state` again, in a new process.
         shutdown_grace: seconds for `teardown` and the isolate's end when the block is left normally.
         restart: whether, and how often, an isolate is replaced that died by itself. None: never.
         gc: what the cyclic garbage collector of this process does while a large result is built:

@@ -295,7 +295,7 @@ class Codec:
             except CallInterrupted:
                 raise
             except BaseException as exc:
-                return exc
+                return exc.with_traceback(None)  # which would hold what holds the exception
             finally:
                 self._forget()
                 self._definitions, self._new = outer

@@ -231,7 +231,7 @@ class Pool(Generic[P, T_co]):
             return_errors: give `outcome.Value(result)` or `outcome.Error(exception)` for each item,
                 instead of raising the first exception; a note in the exception names the item.
                 What the iterable itself raises is raised, after the results of its items.
-            progress: called with the number of finished calls, and of all items if that is known.
+            progress: a sync function, called with the number of finished calls, and of all items if known.
 
         Leaving the block early stops what is in flight, before the block is left.
         """
@@ -257,7 +257,7 @@ class Pool(Generic[P, T_co]):
         All are waited for; then the first error, if there was one, is raised.
         """
         crew = self._crew
-        crew.check_open()
+        crew.check_usable()
         clients = list(crew.clients)
         outcomes: list[outcome.Outcome[Any]] = [outcome.Error(trio.ClosedResourceError())] * len(clients)
 

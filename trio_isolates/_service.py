@@ -196,7 +196,9 @@ class Service:
             except BaseException as exc:
                 kind, value = ERROR, exc
         if isinstance(value, BaseException):
-            return self._pack(kind, ident, dump_error(self.codec, value, self.title))
+            pickled = dump_error(self.codec, value, self.title)
+            value = None  # its traceback may hold this frame, and so what could not be sent
+            return self._pack(kind, ident, pickled)
         return encode(kind, ident)
 
     def report(self, exc: BaseException) -> None:

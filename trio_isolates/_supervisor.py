@@ -91,8 +91,7 @@ class Crew:
     ) -> Any:
         """Have one call served, by whoever has a place first. port: for its items, or its progress."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.check_open()
-        self._check_run()
+        self.check_usable()
         if kwargs or port is not None or self.options.spec.context:
             kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
         call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
@@ -127,9 +126,11 @@ class Crew:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
         return tuple((index, value) for index, value in values if value is not _UNSET)
 
-    def check_open(self) -> None:
+    def check_usable(self) -> None:
+        """Raise unless calls can be made now, and here."""
         if self.is_closed:
             raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
+        self._check_run()
 
     def _check_run(self) -> None:
         if trio.lowlevel.current_trio_token() is not self._token:
@@ -254,8 +255,6 @@ class Crew:
     def _admit(self, client: Client) -> None:
         self._opened.set()
         self._was_manned = True
-        if client.isolate.death is not None:  # it was ready, and gone before anybody heard of either
-            return
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
@@ -364,6 +363,7 @@ class Crew:
 
     async def aclose(self) -> None:
         """As leaving the block does, before it is left. Cancelled: kill."""
+        self._check_run()
         try:
             await self.drain()
         except BaseException:

@@ -194,6 +194,7 @@ class SyncServer:
             except UnsendableError as exc:
                 answer, value = ERROR, exc
         self._answer(service.encode(answer, ident, value))
+        del value  # an error holds this frame, which must not hold the error
 
     def _call_alone(self, function: Callable[..., Any]) -> Any:
         """Run a function that nobody can interrupt; an async one under a Trio of its own."""
@@ -358,6 +359,7 @@ class AsyncServer:
             except UnsendableError as exc:
                 answer = ERROR, exc
         self._answer(self._service.encode(answer[0], ident, answer[1]))
+        del answer  # an error holds this frame, which must not hold the error
         self._begin_queued(nursery)
         if not self._scopes:
             self._idle.set()
@@ -393,7 +395,10 @@ class AsyncServer:
             function = partial(self._service.run_chunk, function)
         answer, value = self._service.interrupter.run(ident, partial(function, *args, **kwargs))
         # An error is not raised here: a StopIteration would come out of a coroutine as a RuntimeError.
-        return answer, checked(function, value) if answer == VALUE else value
+        try:
+            return answer, checked(function, value) if answer == VALUE else value
+        finally:
+            del value
 
     async def _call_alone(self, function: Callable[..., Any]) -> Any:
         return await function() if is_async(function) else checked(function, function())

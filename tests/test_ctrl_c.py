@@ -1,0 +1,108 @@
+"""Ctrl-C in the middle of the ways to make many calls at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from fifo import Fifo, open_fifo, wait_gone, within
+from programs import running
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    with open_fifo(tmp_path) as opened:
+        yield opened
+
+
+MANY = """
+    import sys, handlers, trio
+    from pathlib import Path
+    from trio_isolates import CallInterrupted, open_pool
+
+    how, nature, fifo = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+
+    def work(fifo):
+        words = ["started"]
+        while True:
+            try:
+                if words:
+                    handlers.tell(fifo, words.pop())
+                handlers.hang()
+            except CallInterrupted:
+                if nature == "mild":
+                    raise
+                handlers.tell(fifo, "not yet")
+
+    async def open_map(pool):
+        async with pool.open_map([fifo] * 2) as results:
+            async for result in results:
+                pass
+
+    ways = {
+        "map": lambda pool: pool.map([fifo] * 2),
+        "open_map": open_map,
+        "broadcast": lambda pool: pool.broadcast(work, fifo),
+    }
+
+    async def main():
+        async with open_pool(work, workers=2, cancel_grace=1000) as pool:
+            while pool.statistics().workers < 2:
+                await trio.lowlevel.checkpoint()
+            print("READY", *pool.pids, flush=True)
+            try:
+                await ways[how](pool)
+            except KeyboardInterrupt:
+                print("BARE", await pool.run(abs, -1) if nature == "mild" else "", flush=True)
+                raise
+
+    trio.run(main)
+"""
+
+ways = pytest.mark.parametrize("how", ["map", "open_map", "broadcast"])
+
+
+@ways
+@within(20)
+async def test_comes_out_bare(how: str, tmp_path: Path, fifo: Fifo) -> None:
+    """It is raised as itself, when what was in flight has stopped; the pool could go on."""
+    async with running(tmp_path, MANY, how, "mild", fifo.path) as program:
+        pids = await program.wait_for("READY")
+        assert [await fifo.line(), await fifo.line()] == ["started", "started"]
+        os.killpg(program.process.pid, signal.SIGINT)
+        assert await program.wait_for("BARE") == ["1"]
+        text = await program.rest()
+        assert program.process.returncode == -signal.SIGINT
+        assert text.rstrip().endswith("KeyboardInterrupt")
+        assert "Group" not in text
+        for pid in pids:
+            await wait_gone(int(pid))
+        assert list(program.temporary.iterdir()) == []
+
+
+@ways
+@pytest.mark.parametrize("further", [1, 2])
+@within(20)
+async def test_further_ones_leave_nothing(how: str, further: int, tmp_path: Path, fifo: Fifo) -> None:
+    """Further ones skip the grace of what does not stop, and nothing is left behind."""
+    async with running(tmp_path, MANY, how, "stubborn", fifo.path) as program:
+        await program.wait_for("READY")
+        assert [await fifo.line(), await fifo.line()] == ["started", "started"]
+        found = program.descendants()
+        os.killpg(program.process.pid, signal.SIGINT)
+        for _ in range(4):  # asked again: so the main task has come to wait for the end of it
+            assert await fifo.line() == "not yet"
+        for _ in range(further):
+            os.killpg(program.process.pid, signal.SIGINT)
+        with trio.fail_after(5):
+            text = await program.rest()
+        assert "KeyboardInterrupt" in text
+        assert "Group" not in text
+        for pid in found:
+            await wait_gone(pid)
+        assert list(program.temporary.iterdir()) == []
