@@ -232,7 +232,6 @@ async def test_statistics() -> None:
         ({"handler": 5}, TypeError, "handler"),
         ({"handler": "no colon"}, ValueError, "handler"),
         ({"handler": "sys:path"}, IsolateSpawnError, "handler='sys:path' is a list, and not callable"),
-        ({"handler": iter_of_nothing}, TypeError, "generator"),
         ({"init": 5}, TypeError, "init"),
         ({"name": 5}, TypeError, "name"),
         ({"max_in_flight": 0}, ValueError, "max_in_flight"),
