@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,11 +27,6 @@ from trio_isolates import (
     open_worker,
     run,
 )
-
-
-def iter_of_nothing() -> Iterator[None]:
-    yield
-
 
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 

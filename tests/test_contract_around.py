@@ -27,11 +27,6 @@ from trio_isolates import (
     run,
 )
 
-
-def iter_of_nothing() -> Iterator[None]:
-    yield
-
-
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 
 loops = pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])

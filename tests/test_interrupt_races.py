@@ -21,6 +21,7 @@ import interrupt_handlers as work
 from fifo import within
 from interrupting import AnyWorker, capture, opened
 from trio_isolates import CallInterrupted, _interrupt, _memory, _service, _worker
+from trio_isolates._exchange import Exchange
 from trio_isolates._interrupt import SIGNAL, Interrupter
 from trio_isolates._memory import Page
 from trio_isolates._messages import CALL, CANCELLED, DROPPED, VALUE, Chunk, Frame, Spec
@@ -73,7 +74,9 @@ class Sweep:
         self.link = FakeLink(list(frames))
         spec = Spec("sweep", self.handle, None, None, None, (), None, None)
         link: Any = self.link
-        self.server = SyncServer(Service(spec, Codec(side=1), self.interrupter, "sweep", lambda: None), link)
+        exchange = Exchange(b"program." + bytes(4))
+        service = Service(spec, Codec(side=1), self.interrupter, "sweep", lambda: None, exchange=exchange)
+        self.server = SyncServer(service, link)
 
     def handle(self, ident: int) -> int:
         work_a_little()

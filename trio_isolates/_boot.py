@@ -173,7 +173,7 @@ def _serve(sock: socket.socket, page: Page, name: str) -> None:
     set_process_exchange(exchange)
     try:
         spec: Spec = codec.loads(body, buffers)
-        service = Service(spec, codec, interrupter, title, _flush, exchange)
+        service = Service(spec, codec, interrupter, title, _flush, exchange=exchange)
     except BaseException as exc:
         chunks, views, _ = dump_error(codec, exc, title)
         link.write(encode(FAILED, 0, chunks, views))

@@ -53,7 +53,8 @@ _NOTHING: Final[Pickled] = ([b""], [], [])
 class Sender(Protocol):
     """One who waits for a place in a window."""
 
-    value: Any
+    @property
+    def value(self) -> Any: ...
 
     def settle(self, result: outcome.Outcome[None], /) -> None: ...
 
@@ -381,7 +382,7 @@ class Exchange:
             raise failure
 
     def handler_failed(self, error: BaseException) -> None:
-        """A handler has raised: that is for the isolate; in a program, for the block that the message came by."""
+        """A handler has raised: that is for the isolate; in a program, for the block whose isolate sent it."""
         if self.on_error is not None:
             self.on_error(error)
         elif self._source is not None:
@@ -494,9 +495,7 @@ class Exchange:
         self._relayed.setdefault(source, set()).add(way)  # who must hear of it when the other is gone
         way.write(encode(RELAY, 0, [body], buffers), True)
 
-    def accept(
-        self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]
-    ) -> None:
+    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         """A frame for a port has come from a peer."""
         if kind == MESSAGE:
             inbox = self._inboxes.get(ident)

@@ -20,7 +20,7 @@ from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._exchange import Neighbour
-from ._link import Link
+from ._link import Link, SocketPipe
 from ._messages import (
     ADDRESS,
     BYE,
@@ -180,7 +180,7 @@ class Isolate:
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
         neighbour = self._neighbour
-        neighbour.is_near = host.pipe.is_near
+        neighbour.is_near = not isinstance(host.pipe, SocketPipe)
         self._exchange.connect(neighbour)
         nursery.start_soon(link.run_writer)
         nursery.start_soon(self._read, link)

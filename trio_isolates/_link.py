@@ -38,11 +38,6 @@ class Pipe(Protocol):
         ...
 
     @property
-    def is_near(self) -> bool:
-        """True if it costs next to nothing to send."""
-        ...
-
-    @property
     def wait_readable(self) -> Callable[[], Awaitable[None]]: ...
 
     @property
@@ -54,8 +49,6 @@ class Pipe(Protocol):
 @final
 class SocketPipe:
     """A `Pipe` over a connected stream socket."""
-
-    is_near = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -226,7 +219,7 @@ class BlockingLink:
 
     @property
     def wait_readable(self) -> Callable[[], object]:
-        """Blocks until there are bytes, or the other end is gone. A function of C: nothing here is half done."""
+        """Blocks until there are bytes, or the other end is gone. A function of C: never half done."""
         return self._poll.poll
 
     def read(self) -> list[Frame]:

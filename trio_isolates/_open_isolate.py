@@ -211,9 +211,9 @@ class Isolate(Generic[T_co]):
                 port.post(message)
             self._errors.close()
             self._ended.set()
-        if isinstance(result, outcome.Error) and not (self._is_noticed or self._waiting):
-            if not isinstance(result.error, IsolateDied):
-                self._body_scope.cancel()
+        is_known = self._is_noticed or self._waiting
+        if isinstance(result, outcome.Error) and not isinstance(result.error, IsolateDied) and not is_known:
+            self._body_scope.cancel()
 
     def _final_error(self) -> BaseException | None:
         if isinstance(self._result, outcome.Error) and not self._is_noticed:
@@ -255,8 +255,8 @@ def open_isolate(
     engine: Engine | str | None = ...,
 ) -> AbstractAsyncContextManager[Isolate[T]]: ...
 def open_isolate(
-    entry: Callable[..., Any] | str,
-    *args: Any,
+    entry: Callable[[*Ts], Any] | str,
+    *args: *Ts,
     name: str | None = None,
     paused: bool = False,
     errors_are_fatal: bool = True,
@@ -292,7 +292,7 @@ def open_isolate(
         UnsendableError: the entry or an argument cannot be pickled.
         IsolateDied: when the block is left: the isolate has died, and no `wait` has raised it.
     """
-    if entry is None or is_generator(entry):
+    if not (callable(entry) or isinstance(entry, str)) or is_generator(entry):
         raise TypeError(f"the entry must be a function that is no generator function, not {entry!r}")
     options = make_options(
         "isolate", entry, name=name, cancel_grace=shutdown_grace, shutdown_grace=shutdown_grace, engine=engine
@@ -300,9 +300,7 @@ def open_isolate(
     if on_exit is not None and not isinstance(on_exit, SendPort):
         raise TypeError(f"on_exit= must be a SendPort, not {on_exit!r}")
     spec = evolve(options.spec, is_entry=True, errors_are_fatal=errors_are_fatal)
-    crew = Crew(
-        evolve(options, spec=spec), size=1, restart=None, is_pool=False, replaces_killed=False
-    )
+    crew = Crew(evolve(options, spec=spec), size=1, restart=None, is_pool=False, replaces_killed=False)
     return _open(crew, args, paused, on_exit)
 
 

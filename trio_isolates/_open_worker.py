@@ -29,7 +29,7 @@ from ._messages import CALL, RUN
 from ._options import GcPolicy, OnCancel, WorkerOptions, make_options
 from ._restart import Restart
 from ._statistics import WorkerStatistics, count
-from ._stream import call_with_progress, open_stream
+from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, open_crew
 
 P = ParamSpec("P")
@@ -66,8 +66,8 @@ class Worker(Generic[P, T_co]):
     @overload
     async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
     @overload
-    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None, **kwargs: Any) -> T_co: ...
-    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None = None, **kwargs: Any) -> T_co:
+    async def call(self, *args: Any, on_progress: Progress, **kwargs: Any) -> T_co: ...
+    async def call(self, *args: Any, **kwargs: Any) -> T_co:
         """Call the handler in the worker with these arguments; return what it returns.
 
         on_progress is called with what the handler gives to `report_progress`. What it raises cancels
@@ -87,7 +87,7 @@ class Worker(Generic[P, T_co]):
         one sees `CallInterrupted` (see `open_worker`). Cancelled is raised when the work has
         stopped. If the handler had ended by then, its value or error is delivered instead.
         """
-        if on_progress is not None:
+        if (on_progress := kwargs.pop("on_progress", None)) is not None:
             return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress))
         return cast(T_co, await self._crew.call(CALL, args, kwargs))
 

@@ -43,7 +43,7 @@ from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_opti
 from ._restart import Restart
 from ._run import usable_cpus
 from ._statistics import PoolStatistics, count
-from ._stream import call_with_progress, open_stream
+from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, only, open_crew
 
 P = ParamSpec("P")
@@ -80,14 +80,14 @@ class Pool(Generic[P, T_co]):
     @overload
     async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
     @overload
-    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None, **kwargs: Any) -> T_co: ...
-    async def call(self, *args: Any, on_progress: Callable[[Any], object] | None = None, **kwargs: Any) -> T_co:
+    async def call(self, *args: Any, on_progress: Progress, **kwargs: Any) -> T_co: ...
+    async def call(self, *args: Any, **kwargs: Any) -> T_co:
         """Call the handler with these arguments in the isolate with the least to do.
 
         As `Worker.call`. A call whose isolate dies before it has begun goes to another one; one
         that had begun raises `IsolateDied`.
         """
-        if on_progress is not None:
+        if (on_progress := kwargs.pop("on_progress", None)) is not None:
             return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress))
         return cast(T_co, await self._crew.call(CALL, args, kwargs))
 
@@ -106,7 +106,10 @@ class Pool(Generic[P, T_co]):
     def open_stream(
         self, *args: Any, **kwargs: Any
     ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]:
-        """Call the handler, a generator function, in the isolate with the least to do. As `Worker.open_stream`."""
+        """Call the handler, a generator function, in the isolate with the least to do.
+
+        As `Worker.open_stream`.
+        """
         return open_stream(self._crew, args, kwargs)
 
     @overload

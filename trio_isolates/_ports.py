@@ -140,7 +140,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         await trio.lowlevel.wait_task_rescheduled(leave)
 
     def send_nowait(self, value: T_contra) -> None:
-        """Send a message if there is a place for it, else raise `trio.WouldBlock`. Raises what `send` does."""
+        """Send a message if there is a place for it, else raise `trio.WouldBlock`; or what `send` raises."""
         window = self._window
         window.peer.exchange.poll()
         window.check()
@@ -176,7 +176,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
 
 def _check_async(exchange: Exchange) -> None:
     if exchange.block is not None:
-        raise RuntimeError("this isolate's code is sync and blocks: use send_sync, receive_sync, or plain for")
+        raise RuntimeError("in an isolate whose code is sync, use send_sync, receive_sync, or plain for")
 
 
 def _check_sync(exchange: Exchange) -> Callable[[], None]:
@@ -187,12 +187,11 @@ def _check_sync(exchange: Exchange) -> Callable[[], None]:
 
 async def pay_debts(neighbour: Neighbour) -> None:
     """Give back, a little later, the places in windows that somebody waits for, for ever."""
-    changed = trio.Event()
-    neighbour.on_debt = lambda: changed.set()
     while True:
-        await changed.wait()
+        owing = trio.Event()
+        neighbour.on_debt = owing.set
+        await owing.wait()
         await trio.sleep(_COMPANY)
-        changed = trio.Event()
         neighbour.pay()
 
 
@@ -287,7 +286,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         return await trio.lowlevel.wait_task_rescheduled(leave)
 
     def receive_nowait(self) -> T_co:
-        """Return the next message if there is one, else raise `trio.WouldBlock`. Raises what `receive` does."""
+        """Return the next message if there is one, else raise `trio.WouldBlock`; or what `receive` raises."""
         self._exchange.poll()
         inbox = self._check()
         if not inbox.has_item:

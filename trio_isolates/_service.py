@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 from ._entry import AsyncEntry, BlockingEntry
 from ._errors import UnsendableError
 from ._exceptions import dump_error
-from ._interrupt import Interrupter, interruptible
 from ._exchange import Exchange
+from ._interrupt import Interrupter, interruptible
 from ._messages import (
     BYE,
     CALL,
@@ -106,8 +106,8 @@ class Service:
         interrupter: Interrupter,
         title: str,
         flush: Callable[[], None],
-        exchange: Exchange,
         *,
+        exchange: Exchange,
         may_block: bool = True,
     ) -> None:
         self.spec = spec
@@ -228,8 +228,11 @@ class Service:
 
     @staticmethod
     @interruptible
-    def run_stream(function: Callable[..., Any], port: SendPort[Any], /, *args: Any, **kwargs: Any) -> None:
+    def run_stream(
+        function: Callable[..., Any], port: SendPort[Any] | None, /, *args: Any, **kwargs: Any
+    ) -> None:
         """Send the items of a generator, blocking; left early, it is closed."""
+        assert port is not None
         items = function(*args, **kwargs)
         try:
             for item in items:

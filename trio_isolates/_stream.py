@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import outcome
 import trio
@@ -19,6 +19,8 @@ from ._ports import ReceivePort
 from ._progress import WINDOW as PROGRESS_WINDOW
 from ._service import is_async
 from ._supervisor import Crew, only
+
+Progress: TypeAlias = Callable[[Any], object] | None
 
 STREAM_WINDOW: Final = 256
 """How many items a stream's generator may be ahead of their consumer."""

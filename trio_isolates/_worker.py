@@ -118,19 +118,18 @@ class SyncServer:
     def _read(self) -> bool:
         """Block for frames and take them; return False if the parent is gone."""
         frames = self._link.read()
-        for frame in frames:
-            kind, ident, body, buffers = frame
+        exchange = self._service.exchange
+        for kind, ident, body, buffers in frames:
             if kind <= EXTENDED:
                 # What is read while a call is served has to wait, and a large body's memory is used again.
-                if isinstance(body, memoryview) and (self._is_serving or self._service.exchange.is_paused):
-                    frame = kind, ident, bytes(body), buffers
-                self._calls.append(frame)
+                waits = isinstance(body, memoryview) and (self._is_serving or exchange.is_paused)
+                self._calls.append((kind, ident, bytes(body) if waits else body, buffers))
             elif kind == DEFINE:
                 self._service.codec.define(ident, bytes(body))
             elif kind == PING:
                 self._link.write(encode(PONG, ident))
             elif kind >= MESSAGE:
-                self._service.exchange.take(self._parent, kind, ident, body, buffers)
+                exchange.take(self._parent, kind, ident, body, buffers)
             elif kind == CLOSE:
                 self._is_told_to_close = True
         return bool(frames)
@@ -343,7 +342,8 @@ class AsyncServer:
             with scope:
                 if kind == STREAM:
                     assert port is not None
-                    answer = VALUE, await self._stream(function(*args, **kwargs), port)
+                    await self._stream(function(*args, **kwargs), port)
+                    answer = VALUE, None
                 else:
                     answer = await self._call(ident, kind, function, args, kwargs)
         except trio.Cancelled:

@@ -220,7 +220,9 @@ class _InlineHost:
         exchange.exit = partial(self._exit, link)
         try:
             spec: Spec = codec.loads(frame[2], frame[3])
-            service = self._service = _FailingService(self._faults, spec, codec, self.page, title, exchange)
+            service = self._service = _FailingService(
+                self._faults, spec, codec, self.page, title, exchange=exchange
+            )
         except BaseException as exc:
             chunks, buffers, definitions = dump_error(codec, exc, title)
             await _say(link, encode_definitions(definitions) + encode(FAILED, 0, chunks, buffers))
@@ -308,9 +310,10 @@ class _FailingService(Service):
     """A service in which things fail when a test has ordered it."""
 
     def __init__(
-        self, faults: _Faults, spec: Spec, codec: Codec, page: Page, title: str, exchange: Exchange
+        self, faults: _Faults, spec: Spec, codec: Codec, page: Page, title: str, *, exchange: Exchange
     ) -> None:
-        super().__init__(spec, codec, Interrupter(page), title, lambda: None, exchange, may_block=False)
+        interrupter = Interrupter(page)
+        super().__init__(spec, codec, interrupter, title, lambda: None, exchange=exchange, may_block=False)
         self._faults = faults
 
     def open(self, frame: Frame) -> tuple[int, Work]:
@@ -378,8 +381,6 @@ class _Stream:
 @final
 class _MemoryPipe:
     """One end of a `Pipe` that stays within the process."""
-
-    is_near = True
 
     def __init__(self, incoming: _Stream, outgoing: _Stream) -> None:
         self._incoming = incoming

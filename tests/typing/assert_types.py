@@ -57,12 +57,12 @@ async def a_worker_knows_its_handler() -> None:
         assert_type(worker, Worker[[str], int])
         assert_type(await worker.call("x"), int)
         assert_type(await worker.run(fetch, "x", 2), bytes)
-        await worker.call(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await worker.call(1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     async with open_worker(fetch, concurrency=3) as fetcher:
         assert_type(await fetcher.call("x", tries=2), bytes)
     async with open_worker(json.loads) as parser:
         assert_type(await parser.call("{}"), Any)
-        await parser.call()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        await parser.call()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     async with open_worker() as anything:
         assert_type(await anything.run(length, "x"), int)
     async with open_worker("json:loads") as named:
