@@ -382,7 +382,7 @@ class Exchange:
             raise failure
 
     def handler_failed(self, error: BaseException) -> None:
-        """A handler has raised: that is for the isolate; in a program, for the block whose isolate sent it."""
+        """A handler has raised: the isolate takes it; in a program, the block of the isolate that sent."""
         if self.on_error is not None:
             self.on_error(error)
         elif self._source is not None:

@@ -326,7 +326,8 @@ async def _open(
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a Ctrl-C
             error = error or only(group)
-        error = error or isolate._final_error()
+        if error is None:
+            error = isolate._final_error()
         if error is not None:
             raise error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, Generic, NoReturn, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
 import outcome
 import trio
@@ -228,8 +228,9 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
     """
 
     def __init__(self, max_buffer_size: int = 64) -> None:
-        if not isinstance(max_buffer_size, int) or isinstance(max_buffer_size, bool):
-            raise TypeError(f"max_buffer_size must be an int, not {max_buffer_size!r}")
+        size: object = max_buffer_size
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"max_buffer_size must be an int, not {size!r}")
         if not 1 <= max_buffer_size <= _MOST:
             raise ValueError(f"max_buffer_size must be from 1 to {_MOST:,}, not {max_buffer_size}")
         self._exchange = exchange = current_exchange()
@@ -272,7 +273,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         if inbox.has_item:
             item = inbox.pop()
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return item.unwrap()
+            return cast(T_co, item.unwrap())
         task = trio.lowlevel.current_task()
 
         def take(item: Item) -> None:
@@ -283,7 +284,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
             return trio.lowlevel.Abort.SUCCEEDED
 
         inbox.receiver = take
-        return await trio.lowlevel.wait_task_rescheduled(leave)
+        return cast(T_co, await trio.lowlevel.wait_task_rescheduled(leave))
 
     def receive_nowait(self) -> T_co:
         """Return the next message if there is one, else raise `trio.WouldBlock`; or what `receive` raises."""
@@ -291,7 +292,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         inbox = self._check()
         if not inbox.has_item:
             raise trio.WouldBlock
-        return inbox.pop().unwrap()
+        return cast(T_co, inbox.pop().unwrap())
 
     @interruptible
     def receive_sync(self) -> T_co:
@@ -302,7 +303,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         block = _check_sync(self._exchange)
         while not self._check().has_item:
             block()
-        return self._inbox.pop().unwrap()
+        return cast(T_co, self._inbox.pop().unwrap())
 
     def _check(self) -> Inbox:
         inbox = self._inbox
