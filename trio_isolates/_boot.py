@@ -15,10 +15,12 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Final, NoReturn, final
 
@@ -28,7 +30,7 @@ from . import _environment
 from ._exceptions import dump_error
 from ._exchange import Exchange
 from ._interrupt import Interrupter
-from ._link import BlockingLink, Link, SocketPipe, send_fds
+from ._link import BlockingLink, Link, SocketPipe, receive_fds, send_fds
 from ._memory import Page
 from ._messages import ADDRESS, DEFINE, FAILED, LOG, SPEC, Chunk, Spec
 from ._pickling import Codec
@@ -39,6 +41,9 @@ from ._worker import AsyncServer, SyncServer
 
 HANDOVER: Final = "_trio_isolates_handover"
 """Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""
+
+FD_NUMBER: Final = struct.Struct("<Q")
+"""What goes with a descriptor that is handed over later: a number, by which a frame speaks of it."""
 
 
 def retire() -> bool:
@@ -60,14 +65,14 @@ def main() -> None:
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     sock = socket.socket(fileno=link_fd)
     threading.Thread(target=_watch_parent, args=(link_fd,), name="trio_isolates deadman", daemon=True).start()
-    with socket.socket(fileno=side_fd) as side:
-        pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
-        send_fds(side, b"%d" % os.getpid(), [pidfd] if pidfd >= 0 else [])
-        if pidfd >= 0:
-            os.close(pidfd)
+    side = socket.socket(fileno=side_fd)
+    pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
+    send_fds(side, b"%d" % os.getpid(), [pidfd] if pidfd >= 0 else [])
+    if pidfd >= 0:
+        os.close(pidfd)
     _keep_from_children(sock)
     try:
-        _serve(sock, page, name)
+        _serve(sock, side, page, name)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or has given us up
     except BaseException:
@@ -161,7 +166,7 @@ def _keep_from_children(sock: socket.socket) -> None:
     os.register_at_fork(after_in_child=close_in_child)
 
 
-def _serve(sock: socket.socket, page: Page, name: str) -> None:
+def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str) -> None:
     link = BlockingLink(sock)
     namespaces = _namespaces()
     codec = Codec(side=1, namespaces=namespaces)
@@ -174,6 +179,7 @@ def _serve(sock: socket.socket, page: Page, name: str) -> None:
     try:
         spec: Spec = codec.loads(body, buffers)
         service = Service(spec, codec, interrupter, title, _flush, exchange=exchange)
+        service.receive_fd = partial(_receive_fd, side)
     except BaseException as exc:
         chunks, views, _ = dump_error(codec, exc, title)
         link.write(encode(FAILED, 0, chunks, views))
@@ -183,6 +189,18 @@ def _serve(sock: socket.socket, page: Page, name: str) -> None:
         SyncServer(service, link).run()
     else:
         trio.run(_serve_async, service, sock)
+
+
+def _receive_fd(side: socket.socket, number: int) -> int:
+    """Take the descriptor that was handed over under this number; it is there already."""
+    while True:
+        data, fds = receive_fds(side, FD_NUMBER.size)
+        if len(data) < FD_NUMBER.size:
+            raise ConnectionResetError("the parent is gone")
+        if FD_NUMBER.unpack(data) == (number,) and fds:
+            return fds[0]
+        for fd in fds:  # of an introduction that failed half-way
+            os.close(fd)
 
 
 def _read_spec(link: BlockingLink, codec: Codec) -> tuple[bytes, Chunk, Any]:

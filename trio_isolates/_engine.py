@@ -32,7 +32,7 @@ from attrs import define, field, frozen
 
 from . import _boot, _environment
 from ._interrupt import SIGNAL
-from ._link import Pipe, SocketPipe, receive_fds
+from ._link import Pipe, SocketPipe, receive_fds, send_fds
 from ._memory import Page
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
@@ -98,6 +98,14 @@ class Host(Protocol):
         """Make the isolate look at the page now. Does nothing where that is not possible."""
         ...
 
+    @property
+    def hand_over(self) -> Callable[[int], int] | None:
+        """Gives the isolate a descriptor, and returns the number under which a frame may speak of it.
+
+        Raises `OSError`. None where there are no descriptors.
+        """
+        ...
+
 
 class Engine(Protocol):
     """Starts isolates."""
@@ -119,10 +127,12 @@ class _Started:
     pipe: SocketPipe
     page: Page
     pidfd: int
+    _side: socket.socket
     _give_up: Callable[[], None]
     _dead: trio.Event = field(factory=trio.Event)
     _released: trio.Event = field(factory=trio.Event)
     _death: Death | None = None
+    _handed_over: int = 0
 
     @property
     def is_gone(self) -> bool:
@@ -165,6 +175,11 @@ class _Started:
     def kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def hand_over(self, fd: int) -> int:
+        self._handed_over += 1
+        send_fds(self._side, _boot.FD_NUMBER.pack(self._handed_over), [fd])
+        return self._handed_over
 
     def interrupt(self) -> None:
         if self.is_gone:
@@ -300,7 +315,7 @@ class ProcessEngine:
                     theirs.close()
                     their_side.close()
                     pid, pidfd = hello
-                    started = _Started(pid, pipe, page, pidfd, job.scope.cancel)
+                    started = _Started(pid, pipe, page, pidfd, side, job.scope.cancel)
                     task_status.started(started)
                     await started.watch(job)
                     job.scope.cancel()

@@ -1,8 +1,9 @@
 """Where the messages of ports are switched: the ports of this isolate, and the ways to those of others.
 
 Frames come in by `Exchange.take` and go out by the links of the neighbours, this isolate's parent
-and its children. A message to an isolate further away is passed on by those between, unopened. This
-module knows who may send how much to whom; it does no I/O, and does not know how anybody waits.
+and its children. A message to an isolate further away is passed on by those between, unopened; two children
+that have much to say to each other get a link of their own. This module knows who may send how much
+to whom; it reads and writes nothing itself, and does not know how anybody waits.
 
 The law of the window: for each port, a sending isolate has a window of as many messages as the port
 holds. A message takes a place in it when it is sent, and leaves it when it is received, of which the
@@ -12,9 +13,10 @@ port's isolate tells the sender in credits.
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, Final, Protocol, TypeAlias, final
 from weakref import WeakValueDictionary
@@ -28,11 +30,13 @@ from ._messages import (
     CREDIT,
     DEFINE,
     GONE,
+    INTRODUCE,
     MESSAGE,
     PAUSE,
     RELAY,
     RESUME,
     SHUT,
+    SWITCH,
     WAITING,
     Chunk,
 )
@@ -45,6 +49,7 @@ Path: TypeAlias = bytes
 Item: TypeAlias = outcome.Outcome[Any]
 
 _STEP: Final = 4
+_ACQUAINTED: Final = 32  # frames relayed from one child to another before they get a link of their own
 _COUNT: Final = struct.Struct("<I")
 _ENVELOPE: Final = struct.Struct("<BQHH")  # kind and ident of the frame, lengths of destination and source
 _NOTHING: Final[Pickled] = ([b""], [], [])
@@ -65,6 +70,9 @@ class Neighbour:
 
     write: queues a frame on the link; now: to be sent at once. on_error: takes what a handler of a
     `RawReceivePort` raised over a message from there. is_near: a frame there costs next to nothing.
+
+    hand_over: gives it a descriptor and returns its number there; None: it takes none. talks: how
+    many frames were relayed from it to others. on_switch, end, drained: see `DirectLink`.
     """
 
     path: Path
@@ -72,6 +80,11 @@ class Neighbour:
     write: Callable[[list[Chunk], bool], None]
     on_error: Callable[[BaseException], None]
     is_near: bool = False
+    hand_over: Callable[[int], int] | None = None
+    on_switch: Callable[[], None] = lambda: None
+    end: Callable[[], None] = lambda: None
+    drained: Callable[[], Awaitable[None]] | None = None
+    talks: dict[Path, int] = field(factory=dict)
     owed: dict[Account, Inbox] = field(factory=dict)
     on_debt: Callable[[], None] = lambda: None
 
@@ -342,6 +355,7 @@ class Exchange:
         self.on_idle: Callable[[], None] = lambda: None
         self._namespaces = namespaces
         self._children: dict[Path, Neighbour] = {}
+        self._direct: dict[Path, Neighbour] = {}
         self._peers: dict[Path, Peer] = {self.path: Peer(self, self.path, Codec(side=0), None)}
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Inbox] = deque()
@@ -417,7 +431,12 @@ class Exchange:
                 self._peers[path] = peer
         return peer
 
+    def codec_for(self, path: Path) -> Codec:
+        return self._peer(path).codec
+
     def _way_to(self, path: Path) -> Neighbour | None:
+        if path in self._direct:
+            return self._direct[path]
         if path.startswith(self.path):
             return self._children.get(path[: len(self.path) + _STEP])
         return self.parent
@@ -442,13 +461,43 @@ class Exchange:
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
         del self._children[neighbour.path]
+        for other in self._children.values():
+            other.talks.pop(neighbour.path, None)
         for path in [path for path, users in self._relayed.items() if neighbour in users]:
             self._relayed[path].discard(neighbour)
             if not self._relayed[path]:
                 del self._relayed[path]
         self._lose(neighbour.path)
 
+    def meet(self, neighbour: Neighbour) -> None:
+        """There is a direct link to another isolate: what goes to it takes that from now on."""
+        peer = self._peer(neighbour.path)
+        peer.send(SWITCH, 0)
+        peer.neighbour = self._direct[neighbour.path] = neighbour
+
+    def _introduce(self, one: Neighbour, other: Neighbour) -> None:
+        """Have two children talk to each other directly, if both can."""
+        if one.hand_over is None or other.hand_over is None:
+            return
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                first, second = one.hand_over(ours.fileno()), other.hand_over(theirs.fileno())
+        except OSError:  # no descriptors left, or too many on their way: it goes by us, as before
+            return
+        one.write(encode(INTRODUCE, first, [other.path]), True)
+        other.write(encode(INTRODUCE, second, [one.path]), True)
+
+    async def drained(self) -> None:
+        """Wait until all that was said over direct links is on its way."""
+        for neighbour in list(self._direct.values()):
+            if neighbour.drained is not None:
+                await neighbour.drained()
+
     def _lose(self, path: Path) -> None:
+        for other in [other for other in self._direct if other.startswith(path)]:
+            self._direct[other].end()
+            del self._direct[other]
         for other in [other for other in self._peers if other.startswith(path)]:
             peer = self._peers.pop(other)
             for inbox in self._inboxes.values():
@@ -494,6 +543,10 @@ class Exchange:
         self._relayed.setdefault(destination, set()).add(neighbour)
         self._relayed.setdefault(source, set()).add(way)  # who must hear of it when the other is gone
         way.write(encode(RELAY, 0, [body], buffers), True)
+        if source == neighbour.path and destination == way.path:
+            neighbour.talks[destination] = talks = neighbour.talks.get(destination, 0) + 1
+            if talks == _ACQUAINTED and way.talks.get(source, 0) < _ACQUAINTED:
+                self._introduce(neighbour, way)
 
     def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         """A frame for a port has come from a peer."""
@@ -510,6 +563,9 @@ class Exchange:
                 inbox.wait_for(peer)
         elif kind == DEFINE:
             peer.codec.define(ident, bytes(body))
+        elif kind == SWITCH:
+            if peer.neighbour is not None:
+                peer.neighbour.on_switch()
         elif (window := peer.windows.get(ident)) is not None:
             if kind == CREDIT:
                 window.credit(*_COUNT.unpack(body))

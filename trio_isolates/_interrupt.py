@@ -33,7 +33,7 @@ _IMPORT: Final = frozenset(
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in {"_boot", "_by_value", "_entry", "_exceptions", "_exchange", "_interrupt", "_link"}
+    for name in {"_boot", "_by_value", "_direct", "_entry", "_exceptions", "_exchange", "_interrupt", "_link"}
     | {"_memory", "_pickling", "_ports", "_progress", "_service", "_worker"}
 )
 _LOCKING: Final = frozenset({"logging", "threading"})

@@ -230,6 +230,8 @@ class Isolate:
             self.mode = "sync" if bytes(body) == b"sync" else "async"
             self.concurrency = ident or None
             self.is_ready = True
+            if self.mode == "async":  # sync code may not read for long, and who writes to it would be stuck
+                self._neighbour.hand_over = self.host.hand_over
             self._settled.set()
         elif kind == FAILED:
             self.cause = load_error(self.codec, body, buffers)

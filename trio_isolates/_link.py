@@ -194,6 +194,18 @@ class Link:
             if frames := self._decoder.received(count):
                 return frames
 
+    def read_nowait(self) -> list[Frame]:
+        """Return the frames that are there, or an empty list if none is whole yet."""
+        while True:
+            try:
+                count = self._pipe.receive(self._decoder.buffer())
+            except OSError:
+                return []
+            if count == 0:
+                return []
+            if frames := self._decoder.received(count):
+                return frames
+
     def close(self) -> None:
         self.broken = True
         self._out.clear()

@@ -57,10 +57,15 @@ ADDRESS: Final = 41  # where in the tree of isolates this one is; the first fram
 PONG: Final = 42  # the ident is the PING's
 FAULT: Final = 43  # an exception that nobody waits for, of an isolate that goes on all the same
 
+INTRODUCE: Final = (
+    44  # parent to isolate: the path of another one; a socket to it is handed over, under this ident
+)
+SWITCH: Final = 45  # from one of these to the other, the last relayed frame: the socket is used from now on
+
 KINDS: Final = (
     frozenset(range(CALL, DEFINE + 1))
     | frozenset(range(VALUE, LOG + 1))
-    | frozenset(range(MESSAGE, FAULT + 1))
+    | frozenset(range(MESSAGE, SWITCH + 1))
 )
 
 INIT: Final = 1

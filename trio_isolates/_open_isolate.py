@@ -292,7 +292,8 @@ def open_isolate(
         UnsendableError: the entry or an argument cannot be pickled.
         IsolateDied: when the block is left: the isolate has died, and no `wait` has raised it.
     """
-    if not (callable(entry) or isinstance(entry, str)) or is_generator(entry):
+    given: object = entry
+    if not (callable(given) or isinstance(given, str)) or is_generator(given):
         raise TypeError(f"the entry must be a function that is no generator function, not {entry!r}")
     options = make_options(
         "isolate", entry, name=name, cancel_grace=shutdown_grace, shutdown_grace=shutdown_grace, engine=engine

@@ -113,6 +113,7 @@ class Service:
         self.spec = spec
         self.codec = codec
         self.exchange = exchange
+        self.receive_fd: Callable[[int], int] = operator.neg  # set where descriptors can be handed over
         self.interrupter = interrupter
         self.title = title
         self.flush = flush

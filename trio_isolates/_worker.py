@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, closing
@@ -19,6 +20,7 @@ from typing import Any, final
 
 import trio
 
+from ._direct import DirectLink
 from ._errors import CallInterrupted, UnsendableError
 from ._exchange import Neighbour
 from ._interrupt import interruptible
@@ -34,6 +36,7 @@ from ._messages import (
     DROPPED,
     ERROR,
     EXTENDED,
+    INTRODUCE,
     MESSAGE,
     PING,
     PONG,
@@ -266,6 +269,7 @@ class AsyncServer:
         await self._say_last(service.encode(BYE, 0, outcome))
 
     async def _say_last(self, chunks: list[Chunk]) -> None:
+        await self._service.exchange.drained()
         self._answer(chunks)
         await self._link.drained()
 
@@ -273,31 +277,39 @@ class AsyncServer:
         """Begin calls; return True when told to close and all are answered, False if the parent is gone."""
         while frames := await self._link.read():
             for frame in frames:
-                kind, ident, body, buffers = frame
-                if kind <= EXTENDED:
-                    if self._has_room() and not self._queue:
-                        self._begin(nursery, frame)
-                    else:
-                        self._queue.append(
-                            (kind, ident, bytes(body), [memoryview(bytes(b)) for b in buffers])
-                        )
-                elif kind >= MESSAGE and kind != PING:
-                    self._service.exchange.take(self._parent, kind, ident, body, buffers)
-                    self._service.exchange.raise_failure()
-                    if kind == RESUME:
-                        self._begin_queued(nursery)
-                elif kind == CANCEL:
-                    self._cancel(ident)
-                elif kind == PING:
-                    self._link.write(encode(PONG, ident), now=True)
-                elif kind == DEFINE:
-                    self._service.codec.define(ident, bytes(body))
-                elif kind == CLOSE:
+                if frame[0] == CLOSE:
                     while self._scopes or self._queue:
                         self._idle = trio.Event()
                         await self._idle.wait()
                     return True
+                self._take(nursery, frame)
         return False
+
+    def _take(self, nursery: trio.Nursery, frame: Frame) -> None:
+        kind, ident, body, buffers = frame
+        exchange = self._service.exchange
+        if kind <= EXTENDED:
+            if self._has_room() and not self._queue:
+                self._begin(nursery, frame)
+            else:
+                self._queue.append((kind, ident, bytes(body), [memoryview(bytes(b)) for b in buffers]))
+        elif MESSAGE <= kind <= RESUME:
+            exchange.take(self._parent, kind, ident, body, buffers)
+            exchange.raise_failure()
+            if kind == RESUME:
+                self._begin_queued(nursery)
+        elif kind == CANCEL:
+            self._cancel(ident)
+        elif kind == DEFINE:
+            self._service.codec.define(ident, bytes(body))
+        elif kind == PING:
+            self._link.write(encode(PONG, ident), now=True)
+        elif kind == INTRODUCE:
+            self._meet(nursery, bytes(body), ident)
+
+    def _meet(self, nursery: trio.Nursery, path: bytes, number: int) -> None:
+        fd = self._service.receive_fd(number)
+        nursery.start_soon(DirectLink(self._service.exchange, path, socket.socket(fileno=fd)).run)
 
     def _has_room(self) -> bool:
         limit = self._service.concurrency

@@ -285,6 +285,8 @@ class _InlineHost:
             self._scope.cancel()
             self._stopping.set()
 
+    hand_over = None
+
     def interrupt(self) -> None:
         pass
 

@@ -1,0 +1,60 @@
+"""A link straight from one isolate to another, when they have much to say to each other.
+
+Their parent makes the socket and hands an end to each. This module knows when the old way, by the
+parent, is empty, so that no message overtakes another; what the frames mean is `_exchange`'s.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import final
+
+import trio
+
+from ._exchange import Exchange, Neighbour, Path
+from ._link import Link, SocketPipe
+from ._ports import pay_debts
+
+
+@final
+class DirectLink:
+    """One end of it. Made when the parent has handed over the socket; `run` must be running then."""
+
+    def __init__(self, exchange: Exchange, path: Path, sock: socket.socket) -> None:
+        self._exchange = exchange
+        self._link = link = Link(SocketPipe(sock))
+        self._switched = trio.Event()
+        self._scope = trio.CancelScope()
+        self._neighbour = Neighbour(
+            path,
+            exchange.codec_for(path),
+            lambda chunks, now: link.write(chunks, now=now),
+            exchange.fail,
+            on_switch=self._switched.set,
+            end=self._end,
+            drained=link.drained,
+        )
+        exchange.meet(self._neighbour)
+
+    async def run(self) -> None:
+        """Carry frames until the other one is gone."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._link.run_writer)
+                    nursery.start_soon(pay_debts, self._neighbour)
+                    await self._switched.wait()
+                    while frames := await self._link.read():
+                        for frame in frames:
+                            self._exchange.take(self._neighbour, *frame)
+                        self._exchange.raise_failure()
+                    await trio.sleep_forever()  # the parent will tell
+        finally:
+            self._link.close()
+
+    def _end(self) -> None:
+        """The other one is gone: take what it has still said."""
+        while frames := self._link.read_nowait():
+            for frame in frames:
+                self._exchange.take(self._neighbour, *frame)
+        self._scope.cancel()
