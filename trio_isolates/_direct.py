@@ -13,7 +13,7 @@ import trio
 
 from ._exchange import Exchange, Neighbour, Path
 from ._link import Link, SocketPipe
-from ._ports import pay_debts
+from ._ports import pay_debts, rest
 
 
 @final
@@ -45,9 +45,12 @@ class DirectLink:
                     nursery.start_soon(pay_debts, self._neighbour)
                     await self._switched.wait()
                     while frames := await self._link.read():
+                        no_hurry = True
                         for frame in frames:
-                            self._exchange.take(self._neighbour, *frame)
+                            no_hurry &= self._exchange.take(self._neighbour, *frame)
                         self._exchange.raise_failure()
+                        if no_hurry:
+                            await rest(self._neighbour)
                     await trio.sleep_forever()  # the parent will tell
         finally:
             self._link.close()

@@ -25,7 +25,7 @@ import outcome
 import trio
 from attrs import define, field
 
-from ._errors import CallInterrupted, ProtocolError
+from ._errors import CallInterrupted, ProtocolError, UnsendableError
 from ._messages import (
     CREDIT,
     DEFINE,
@@ -72,7 +72,8 @@ class Neighbour:
     `RawReceivePort` raised over a message from there. is_near: a frame there costs next to nothing.
 
     hand_over: gives it a descriptor and returns its number there; None: it takes none. talks: how
-    many frames were relayed from it to others. on_switch, end, drained: see `DirectLink`.
+    many frames were relayed from it to others. on_switch, end, drained: see `DirectLink`. read_on: ends
+    the rest of who reads from it.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Neighbour:
     end: Callable[[], None] = lambda: None
     drained: Callable[[], Awaitable[None]] | None = None
     talks: dict[Path, int] = field(factory=dict)
+    read_on: Callable[[], None] = lambda: None
     owed: dict[Account, Inbox] = field(factory=dict)
     on_debt: Callable[[], None] = lambda: None
 
@@ -238,6 +240,7 @@ class Inbox:
         self.size = size
         self.is_closed = False
         self._is_serving = False
+        self._low = size // 4
         self.receiver: Callable[[Item], None] | None = None
         self.handler: Callable[[Any], object] | None = None
 
@@ -259,20 +262,29 @@ class Inbox:
             account = self._accounts[peer] = Account(peer)
         return account
 
-    def deliver(self, peer: Peer, item: Item) -> None:
-        self._buffer.append((self.account(peer), item))
-        self.serve()
+    def deliver(self, peer: Peer, item: Item) -> bool:
+        """A message has come. Return True if there are enough others before it."""
+        account = self._accounts.get(peer) or self.account(peer)
+        if self.receiver is not None and not self._exchange.is_paused:  # then nothing is buffered
+            receiver, self.receiver = self.receiver, None
+            self._took(account)
+            receiver(item)
+            return False
+        self._buffer.append((account, item))
+        if self.handler is not None:
+            self.serve()
+        return len(self._buffer) > self._low
 
     def serve(self) -> None:
         """Hand out what is here to who waits for it."""
         if self.receiver is not None and self.has_item:
             receiver, self.receiver = self.receiver, None
             receiver(self.pop())
-        if self.handler is None or self._is_serving:  # a handler may send to its own port
+        if self._is_serving:  # a handler may send to its own port
             return
         self._is_serving = True
         try:
-            while self.has_item and self.handler is not None:
+            while self.handler is not None and self.has_item:
                 try:
                     self.handler(self.pop().unwrap())
                 except CallInterrupted:
@@ -285,17 +297,22 @@ class Inbox:
     def pop(self) -> Item:
         """Take the next message out. There must be one."""
         account, item = self._buffer.popleft()
+        self._took(account)
+        if len(self._buffer) == self._low and account.peer.neighbour is not None:
+            account.peer.neighbour.read_on()
+        return item
+
+    def _took(self, account: Account) -> None:
         account.taken += 1
-        neighbour = account.peer.neighbour
         if 2 * account.taken >= self.size:
             self.pay(account)
         elif account.is_waiting:
+            neighbour = account.peer.neighbour
             if not self._buffer or neighbour is None or neighbour.is_near:
                 self.pay(account)
             else:
                 neighbour.owed[account] = self
                 neighbour.on_debt()
-        return item
 
     def pay(self, account: Account) -> None:
         """Give the sender back the places of the messages that have been received."""
@@ -363,6 +380,7 @@ class Exchange:
         self._port_numbers = count(1)
         self._child_numbers = count(1)
         self._pauses: set[int] = set()
+        self.is_paused = False
         self._failure: BaseException | None = None
         self._source: Neighbour | None = None  # of the frame that is being taken
 
@@ -511,8 +529,11 @@ class Exchange:
 
     def take(
         self, neighbour: Neighbour, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]
-    ) -> None:
-        """A frame for ports has come from a neighbour."""
+    ) -> bool:
+        """A frame for ports has come from a neighbour. Return True if there is no hurry for the next one.
+
+        Raises `ProtocolError`.
+        """
         self._source = neighbour
         try:
             if kind == RELAY:
@@ -522,9 +543,12 @@ class Exchange:
             elif kind in (PAUSE, RESUME):
                 self._control(kind, ident)
             else:
-                self.accept(self._peers[neighbour.path], kind, ident, body, buffers)
+                return self.accept(self._peers[neighbour.path], kind, ident, body, buffers)
+        except struct.error as exc:
+            raise ProtocolError(f"a frame of kind {kind} with {len(body)} bytes") from exc
         finally:
             self._source = None
+        return False
 
     def _take_relay(self, neighbour: Neighbour, body: Chunk, buffers: Sequence[memoryview]) -> None:
         if len(body) < _ENVELOPE.size:
@@ -548,17 +572,17 @@ class Exchange:
             if talks == _ACQUAINTED and way.talks.get(source, 0) < _ACQUAINTED:
                 self._introduce(neighbour, way)
 
-    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> bool:
         """A frame for a port has come from a peer."""
-        if kind == MESSAGE:
+        if kind in (MESSAGE, WAITING):
             inbox = self._inboxes.get(ident)
             if inbox is None:
                 peer.send(SHUT, ident)
-            else:
-                inbox.deliver(peer, outcome.capture(peer.codec.loads, body, buffers))
-        elif kind == WAITING:
-            if (inbox := self._inboxes.get(ident)) is None:
-                peer.send(SHUT, ident)
+            elif kind == MESSAGE:
+                try:
+                    return inbox.deliver(peer, outcome.Value(peer.codec.loads(body, buffers)))
+                except UnsendableError as exc:
+                    return inbox.deliver(peer, outcome.Error(exc))
             else:
                 inbox.wait_for(peer)
         elif kind == DEFINE:
@@ -571,19 +595,18 @@ class Exchange:
                 window.credit(*_COUNT.unpack(body))
             elif kind == SHUT:
                 window.shut()
+        return False
 
     # Pausing.
-
-    @property
-    def is_paused(self) -> bool:
-        return bool(self._pauses)
 
     def _control(self, kind: int, token: int) -> None:
         """Pause, or take a pause back."""
         if kind == PAUSE:
             self._pauses.add(token)
-        elif kind == RESUME and token in self._pauses:
+            self.is_paused = True
+        elif token in self._pauses:
             self._pauses.discard(token)
+            self.is_paused = bool(self._pauses)
             if not self._pauses:
                 for inbox in list(self._inboxes.values()):
                     inbox.serve()

@@ -20,7 +20,7 @@ from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._exchange import Neighbour
-from ._link import Link, SocketPipe
+from ._link import Link
 from ._messages import (
     ADDRESS,
     BYE,
@@ -45,7 +45,7 @@ from ._messages import (
 )
 from ._options import GcPolicy
 from ._pickling import Codec
-from ._ports import current_exchange, pay_debts
+from ._ports import current_exchange, pay_debts, rest
 from ._wire import encode, encode_definitions
 
 _STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised "}
@@ -180,7 +180,7 @@ class Isolate:
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
         neighbour = self._neighbour
-        neighbour.is_near = not isinstance(host.pipe, SocketPipe)
+        neighbour.is_near = link.is_near
         self._exchange.connect(neighbour)
         nursery.start_soon(link.run_writer)
         nursery.start_soon(self._read, link)
@@ -207,13 +207,18 @@ class Isolate:
     async def _read(self, link: Link) -> None:
         try:
             while frames := await link.read():
+                no_hurry = not self._neighbour.is_near
                 for kind, ident, body, buffers in frames:
                     if VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
+                        no_hurry = False
                     elif MESSAGE <= kind <= GONE:
-                        self._exchange.take(self._neighbour, kind, ident, body, buffers)
+                        no_hurry &= self._exchange.take(self._neighbour, kind, ident, body, buffers)
                     else:
                         self._take(kind, ident, body, buffers)
+                        no_hurry = False
+                if no_hurry:
+                    await rest(self._neighbour)
         except ProtocolError as exc:
             self.cause = exc
         # An isolate without its link is lost, whatever else it may be doing.

@@ -103,6 +103,11 @@ class Link:
         self.reads = 0
 
     @property
+    def is_near(self) -> bool:
+        """True if the other end is in this process: a frame there costs next to nothing."""
+        return not isinstance(self._pipe, SocketPipe)
+
+    @property
     def is_full(self) -> bool:
         """True while so much is queued that more should wait until `on_room` is called."""
         return self._queued > _HIGH_WATER

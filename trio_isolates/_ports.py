@@ -23,6 +23,7 @@ T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _MOST: Final = 1 << 20
+_REST: Final = 0.001  # seconds for which a link is not read while what came by it waits to be received
 _COMPANY: Final = 0.001  # seconds that credits wait for company, where somebody waits for them
 
 # An isolate has one exchange: of its process, of its Trio run, or, inline, of its tasks.
@@ -183,6 +184,17 @@ def _check_sync(exchange: Exchange) -> Callable[[], None]:
     if exchange.block is None:
         raise RuntimeError("this would block Trio's loop: use await, or async for")
     return exchange.block
+
+
+async def rest(neighbour: Neighbour) -> None:
+    """Read no more from there until what has come is about to be used up, or for a little while.
+
+    Else the link would be read in vain, one message at a time, in each turn of the loop.
+    """
+    about_used_up = trio.Event()
+    neighbour.read_on = about_used_up.set
+    with trio.move_on_after(_REST):
+        await about_used_up.wait()
 
 
 async def pay_debts(neighbour: Neighbour) -> None:

@@ -46,7 +46,7 @@ from ._messages import (
     Chunk,
     Frame,
 )
-from ._ports import SendPort, pay_debts
+from ._ports import SendPort, pay_debts, rest
 from ._service import Service, Work, checked, is_async, not_async
 from ._wire import encode
 
@@ -58,10 +58,12 @@ def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> No
         pass
 
 
-def parent_of(service: Service, write: Callable[[list[Chunk], bool], None]) -> Neighbour:
+def parent_of(
+    service: Service, write: Callable[[list[Chunk], bool], None], *, is_near: bool = False
+) -> Neighbour:
     """Connect this isolate's exchange with its parent's."""
     exchange = service.exchange
-    parent = Neighbour(exchange.parent_path, service.codec, write, exchange.fail)
+    parent = Neighbour(exchange.parent_path, service.codec, write, exchange.fail, is_near)
     exchange.connect(parent, is_parent=True)
     return parent
 
@@ -234,7 +236,9 @@ class AsyncServer:
         self._queue: deque[Frame] = deque()
         self._idle = trio.Event()
         self._context = copy_context()
-        self._parent = parent_of(service, lambda chunks, now: link.write(chunks, now=now))
+        self._parent = parent_of(
+            service, lambda chunks, now: link.write(chunks, now=now), is_near=link.is_near
+        )
 
     async def run(self) -> None:
         """Set up, serve until told to close or the link ends, tear down."""
@@ -276,16 +280,20 @@ class AsyncServer:
     async def _serve(self, nursery: trio.Nursery) -> bool:
         """Begin calls; return True when told to close and all are answered, False if the parent is gone."""
         while frames := await self._link.read():
+            no_hurry = not self._parent.is_near
             for frame in frames:
                 if frame[0] == CLOSE:
                     while self._scopes or self._queue:
                         self._idle = trio.Event()
                         await self._idle.wait()
                     return True
-                self._take(nursery, frame)
+                no_hurry &= self._take(nursery, frame)
+            if no_hurry:
+                await rest(self._parent)
         return False
 
-    def _take(self, nursery: trio.Nursery, frame: Frame) -> None:
+    def _take(self, nursery: trio.Nursery, frame: Frame) -> bool:
+        """Do what the frame says; return True if there is no hurry to read on."""
         kind, ident, body, buffers = frame
         exchange = self._service.exchange
         if kind <= EXTENDED:
@@ -294,10 +302,11 @@ class AsyncServer:
             else:
                 self._queue.append((kind, ident, bytes(body), [memoryview(bytes(b)) for b in buffers]))
         elif MESSAGE <= kind <= RESUME:
-            exchange.take(self._parent, kind, ident, body, buffers)
+            no_hurry = exchange.take(self._parent, kind, ident, body, buffers)
             exchange.raise_failure()
             if kind == RESUME:
                 self._begin_queued(nursery)
+            return no_hurry
         elif kind == CANCEL:
             self._cancel(ident)
         elif kind == DEFINE:
@@ -306,6 +315,7 @@ class AsyncServer:
             self._link.write(encode(PONG, ident), now=True)
         elif kind == INTRODUCE:
             self._meet(nursery, bytes(body), ident)
+        return False
 
     def _meet(self, nursery: trio.Nursery, path: bytes, number: int) -> None:
         fd = self._service.receive_fd(number)
