@@ -14,7 +14,7 @@ LAYERS = """
     _errors _messages                                          words
     _wire _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
     _memory _link                                              bytes that move
-    _interrupt _exchange _ports _direct _progress _current             ports, on both sides
+    _interrupt _peers _inbox _exchange _ports _direct _progress _current             ports, on both sides
     _entry _service _worker _environment _boot                 inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one

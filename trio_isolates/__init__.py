@@ -13,7 +13,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _errors _messages                                                  the words
 #   _wire _by_value _unsendable _pickling _exceptions _calls _restart  no I/O
 #   _memory _link                                                      bytes that move
-#   _interrupt _exchange _ports _direct _progress _current                    ports, on both sides
+#   _interrupt _peers _inbox _exchange _ports _direct _progress _current  ports, on both sides
 #   _entry _service _worker _environment _boot                         inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them

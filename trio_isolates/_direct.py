@@ -11,8 +11,9 @@ from typing import final
 
 import trio
 
-from ._exchange import Exchange, Neighbour, Path
+from ._exchange import Exchange
 from ._link import Link, SocketPipe
+from ._peers import Neighbour, Path
 from ._ports import pay_debts, rest
 
 

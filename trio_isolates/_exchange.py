@@ -2,12 +2,8 @@
 
 Frames come in by `Exchange.take` and go out by the links of the neighbours, this isolate's parent
 and its children. A message to an isolate further away is passed on by those between, unopened; two children
-that have much to say to each other get a link of their own. This module knows who may send how much
-to whom; it reads and writes nothing itself, and does not know how anybody waits.
-
-The law of the window: for each port, a sending isolate has a window of as many messages as the port
-holds. A message takes a place in it when it is sent, and leaves it when it is received, of which the
-port's isolate tells the sender in credits.
+that have much to say to each other get a link of their own. This module reads and writes nothing
+itself.
 """
 
 from __future__ import annotations
@@ -16,16 +12,12 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Final, Protocol, TypeAlias, final
-from weakref import WeakValueDictionary
+from typing import Any, Final, final
 
-import outcome
-import trio
-from attrs import define, field
-
-from ._errors import CallInterrupted, ProtocolError, UnsendableError
+from ._errors import ProtocolError, UnsendableError
+from ._inbox import COUNT, Inbox, Unopened
 from ._messages import (
     CREDIT,
     DEFINE,
@@ -40,308 +32,12 @@ from ._messages import (
     WAITING,
     Chunk,
 )
-from ._pickling import Codec, Pickled
-from ._wire import encode, encode_definitions
-
-Path: TypeAlias = bytes
-"""Where an isolate is in the tree: eight random bytes for the program, then four for each generation."""
-
-Item: TypeAlias = outcome.Outcome[Any]
+from ._peers import ENVELOPE, Neighbour, Path, Peer, Window
+from ._pickling import Codec
+from ._wire import encode
 
 _STEP: Final = 4
 _ACQUAINTED: Final = 32  # frames relayed from one child to another before they get a link of their own
-_COUNT: Final = struct.Struct("<I")
-_ENVELOPE: Final = struct.Struct("<BQHH")  # kind and ident of the frame, lengths of destination and source
-_NOTHING: Final[Pickled] = ([b""], [], [])
-
-
-class Sender(Protocol):
-    """One who waits for a place in a window."""
-
-    @property
-    def value(self) -> Any: ...
-
-    def settle(self, result: outcome.Outcome[None], /) -> None: ...
-
-
-@define(eq=False)
-class Neighbour:
-    """An isolate at the other end of a link: the parent of this one, or a child.
-
-    write: queues a frame on the link; now: to be sent at once. on_error: takes what a handler of a
-    `RawReceivePort` raised over a message from there. is_near: a frame there costs next to nothing.
-
-    hand_over: gives it a descriptor and returns its number there; None: it takes none. talks: how
-    many frames were relayed from it to others. on_switch, end, drained: see `DirectLink`. read_on: ends
-    the rest of who reads from it.
-    """
-
-    path: Path
-    codec: Codec
-    write: Callable[[list[Chunk], bool], None]
-    on_error: Callable[[BaseException], None]
-    is_near: bool = False
-    hand_over: Callable[[int], int] | None = None
-    on_switch: Callable[[], None] = lambda: None
-    end: Callable[[], None] = lambda: None
-    drained: Callable[[], Awaitable[None]] | None = None
-    talks: dict[Path, int] = field(factory=dict)
-    read_on: Callable[[], None] = lambda: None
-    owed: dict[Account, Inbox] = field(factory=dict)
-    on_debt: Callable[[], None] = lambda: None
-
-    def pay(self) -> None:
-        """Give the credits that were held back for company."""
-        owed, self.owed = self.owed, {}
-        for account, inbox in owed.items():
-            if account.taken:
-                inbox.pay(account)
-
-
-@define(eq=False)
-class Peer:
-    """An isolate with which ports of this one exchange messages, near or far; or this one itself.
-
-    neighbour: over which it is reached; None for this isolate itself, and for what cannot be reached.
-    """
-
-    exchange: Exchange
-    path: Path
-    codec: Codec
-    neighbour: Neighbour | None
-    is_gone: bool = False
-    windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary)
-    busy: set[Window] = field(factory=set)  # kept, as they have messages out
-
-    def window(self, number: int, size: int) -> Window:
-        window = self.windows.get(number)
-        if window is None:
-            window = self.windows[number] = Window(self, number, size)
-        return window
-
-    def send(self, kind: int, ident: int, pickled: Pickled = _NOTHING, *, now: bool = True) -> None:
-        if self.is_gone:
-            return
-        chunks, buffers, definitions = pickled
-        neighbour = self.neighbour
-        if neighbour is None:
-            copies = [memoryview(bytearray(buffer)) for buffer in buffers]
-            self.exchange.accept(self, kind, ident, b"".join(chunks), copies)
-        elif neighbour.path == self.path:
-            if definitions:
-                neighbour.write(encode_definitions(definitions), False)
-            neighbour.write(encode(kind, ident, chunks, buffers), now)
-        else:
-            for number, blob in definitions:
-                neighbour.write(self._relay(DEFINE, number, [blob]), False)
-            neighbour.write(self._relay(kind, ident, chunks, buffers), now)
-
-    def _relay(
-        self, kind: int, ident: int, chunks: Sequence[Chunk], buffers: Sequence[memoryview] = ()
-    ) -> list[Chunk]:
-        source = self.exchange.path
-        envelope = _ENVELOPE.pack(kind, ident, len(self.path), len(source)) + self.path + source
-        return encode(RELAY, 0, [envelope, *chunks], buffers)
-
-    def lose(self) -> None:
-        """It is gone: nobody there will take or give a place any more."""
-        self.is_gone = True
-        for window in list(self.windows.values()):
-            window.shut()
-
-
-@final
-class Window:
-    """The places that this isolate has for messages to one port of a peer's."""
-
-    __slots__ = ("__weakref__", "_line", "in_flight", "is_shut", "number", "peer", "size")
-
-    def __init__(self, peer: Peer, number: int, size: int) -> None:
-        self.peer = peer
-        self.number = number
-        self.size = size
-        self.in_flight = 0  # sent, and not known to be received
-        self.is_shut = peer.is_gone
-        self._line: deque[Sender] = deque()
-
-    @property
-    def has_room(self) -> bool:
-        return self.in_flight < self.size and not self._line
-
-    def check(self) -> None:
-        if self.is_shut:
-            raise trio.BrokenResourceError("the port is closed, or its isolate is gone")
-
-    def post(self, value: object) -> None:
-        """Send a message, whether there is a place for it or not. Raises `UnsendableError`."""
-        peer = self.peer
-        pickled = peer.codec.dumps(value, "message")
-        self.in_flight += 1
-        if self.in_flight == 1:
-            peer.busy.add(self)
-        peer.send(MESSAGE, self.number, pickled)
-
-    def ask(self) -> None:
-        """Tell the port that somebody waits here: places are to be given back one by one, not by and by."""
-        self.peer.send(WAITING, self.number)
-
-    def line_up(self, sender: Sender) -> None:
-        self._line.append(sender)
-        if len(self._line) == 1:
-            self.ask()
-
-    def forget(self, sender: Sender) -> None:
-        """It does not wait any more, if it did."""
-        if sender in self._line:
-            self._line.remove(sender)
-
-    def credit(self, places: int) -> None:
-        """So many messages have been received."""
-        self.in_flight = max(0, self.in_flight - places)
-        while self._line and self.in_flight < self.size:
-            sender = self._line.popleft()
-            sender.settle(outcome.capture(self.post, sender.value))
-        if self._line:
-            self.ask()
-        if not self.in_flight:
-            self.peer.busy.discard(self)
-
-    def shut(self) -> None:
-        """The port is closed, or its isolate gone."""
-        self.is_shut = True
-        self.in_flight = 0
-        self.peer.busy.discard(self)
-        while self._line:
-            self._line.popleft().settle(outcome.capture(self.check))
-
-
-@define(eq=False)
-class Account:
-    """What a port knows of one isolate that sends to it."""
-
-    peer: Peer
-    taken: int = 0  # messages received since the last credit
-    is_waiting: bool = False
-
-
-@final
-class Inbox:
-    """The messages that have come for one port and are not yet received.
-
-    receiver: who waits for the next message; it is given one, and then is forgotten.
-    handler: what is called for each message instead.
-    """
-
-    def __init__(self, exchange: Exchange, number: int, size: int) -> None:
-        self._exchange = exchange
-        self._buffer: deque[tuple[Account, Item]] = deque()
-        self._accounts: dict[Peer, Account] = {}
-        self.number = number
-        self.size = size
-        self.is_closed = False
-        self._is_serving = False
-        self._low = size // 4
-        self.receiver: Callable[[Item], None] | None = None
-        self.handler: Callable[[Any], object] | None = None
-
-    @property
-    def buffered(self) -> int:
-        return len(self._buffer)
-
-    @property
-    def waiting_senders(self) -> int:
-        return sum(account.is_waiting for account in self._accounts.values())
-
-    @property
-    def has_item(self) -> bool:
-        return bool(self._buffer) and not self._exchange.is_paused
-
-    def account(self, peer: Peer) -> Account:
-        account = self._accounts.get(peer)
-        if account is None:
-            account = self._accounts[peer] = Account(peer)
-        return account
-
-    def deliver(self, peer: Peer, item: Item) -> bool:
-        """A message has come. Return True if there are enough others before it."""
-        account = self._accounts.get(peer) or self.account(peer)
-        if self.receiver is not None and not self._exchange.is_paused:  # then nothing is buffered
-            receiver, self.receiver = self.receiver, None
-            self._took(account)
-            receiver(item)
-            return False
-        self._buffer.append((account, item))
-        if self.handler is not None:
-            self.serve()
-        return len(self._buffer) > self._low
-
-    def serve(self) -> None:
-        """Hand out what is here to who waits for it."""
-        if self.receiver is not None and self.has_item:
-            receiver, self.receiver = self.receiver, None
-            receiver(self.pop())
-        if self._is_serving:  # a handler may send to its own port
-            return
-        self._is_serving = True
-        try:
-            while self.handler is not None and self.has_item:
-                try:
-                    self.handler(self.pop().unwrap())
-                except CallInterrupted:
-                    raise
-                except BaseException as exc:
-                    self._exchange.handler_failed(exc)
-        finally:
-            self._is_serving = False
-
-    def pop(self) -> Item:
-        """Take the next message out. There must be one."""
-        account, item = self._buffer.popleft()
-        self._took(account)
-        if len(self._buffer) == self._low and account.peer.neighbour is not None:
-            account.peer.neighbour.read_on()
-        return item
-
-    def _took(self, account: Account) -> None:
-        account.taken += 1
-        if 2 * account.taken >= self.size:
-            self.pay(account)
-        elif account.is_waiting:
-            neighbour = account.peer.neighbour
-            if not self._buffer or neighbour is None or neighbour.is_near:
-                self.pay(account)
-            else:
-                neighbour.owed[account] = self
-                neighbour.on_debt()
-
-    def pay(self, account: Account) -> None:
-        """Give the sender back the places of the messages that have been received."""
-        places, account.taken, account.is_waiting = account.taken, 0, False
-        account.peer.send(CREDIT, self.number, ([_COUNT.pack(places)], [], []))
-
-    def wait_for(self, peer: Peer) -> None:
-        """That sender waits for a place."""
-        account = self.account(peer)
-        account.is_waiting = True
-        if account.taken:
-            self.pay(account)
-
-    def forget(self, peer: Peer) -> None:
-        self._accounts.pop(peer, None)
-
-    def close(self) -> None:
-        """Drop what is buffered, and tell all who have sent to it."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        self._exchange.remove_inbox(self)
-        self._buffer.clear()
-        accounts, self._accounts = self._accounts, {}
-        for account in accounts.values():
-            account.peer.send(SHUT, self.number)
-        if self.receiver is not None:
-            receiver, self.receiver = self.receiver, None
-            receiver(outcome.Error(trio.ClosedResourceError("the port was closed")))
 
 
 @final
@@ -373,7 +69,7 @@ class Exchange:
         self._namespaces = namespaces
         self._children: dict[Path, Neighbour] = {}
         self._direct: dict[Path, Neighbour] = {}
-        self._peers: dict[Path, Peer] = {self.path: Peer(self, self.path, Codec(side=0), None)}
+        self._peers: dict[Path, Peer] = {self.path: self._make_peer(self.path, Codec(side=0), None)}
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Inbox] = deque()
         self._relayed: dict[Path, set[Neighbour]] = {}  # who has sent through here, by where to
@@ -439,12 +135,16 @@ class Exchange:
     def window(self, path: Path, number: int, size: int) -> Window:
         return self._peer(path).window(number, size)
 
+    def _make_peer(self, path: Path, codec: Codec, way: Neighbour | None) -> Peer:
+        return Peer(self.path, path, codec, way, self.accept)
+
     def _peer(self, path: Path) -> Peer:
         peer = self._peers.get(path)
         if peer is None:
             way = self._way_to(path)
             codec = Codec(side=0 if self.path < path else 1, namespaces=self._namespaces)
-            peer = Peer(self, path, codec, way, is_gone=way is None)
+            peer = self._make_peer(path, codec, way)
+            peer.is_gone = way is None
             if way is not None:
                 self._peers[path] = peer
         return peer
@@ -474,7 +174,7 @@ class Exchange:
             self.parent = neighbour
         else:
             self._children[neighbour.path] = neighbour
-        self._peers[neighbour.path] = Peer(self, neighbour.path, neighbour.codec, neighbour)
+        self._peers[neighbour.path] = self._make_peer(neighbour.path, neighbour.codec, neighbour)
 
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
@@ -551,11 +251,11 @@ class Exchange:
         return False
 
     def _take_relay(self, neighbour: Neighbour, body: Chunk, buffers: Sequence[memoryview]) -> None:
-        if len(body) < _ENVELOPE.size:
+        if len(body) < ENVELOPE.size:
             raise ProtocolError(f"a relayed frame of {len(body)} bytes")
-        kind, ident, there, back = _ENVELOPE.unpack_from(body)
-        start = _ENVELOPE.size + there + back
-        paths = bytes(body[_ENVELOPE.size : start])
+        kind, ident, there, back = ENVELOPE.unpack_from(body)
+        start = ENVELOPE.size + there + back
+        paths = bytes(body[ENVELOPE.size : start])
         destination, source = paths[:there], paths[there:]
         if destination == self.path:
             self.accept(self._peer(source), kind, ident, memoryview(body)[start:], buffers)
@@ -580,9 +280,10 @@ class Exchange:
                 peer.send(SHUT, ident)
             elif kind == MESSAGE:
                 try:
-                    return inbox.deliver(peer, outcome.Value(peer.codec.loads(body, buffers)))
+                    message = peer.codec.loads(body, buffers)
                 except UnsendableError as exc:
-                    return inbox.deliver(peer, outcome.Error(exc))
+                    message = Unopened(exc)
+                return inbox.deliver(peer, message)
             else:
                 inbox.wait_for(peer)
         elif kind == DEFINE:
@@ -592,7 +293,7 @@ class Exchange:
                 peer.neighbour.on_switch()
         elif (window := peer.windows.get(ident)) is not None:
             if kind == CREDIT:
-                window.credit(*_COUNT.unpack(body))
+                window.credit(*COUNT.unpack(body))
             elif kind == SHUT:
                 window.shut()
         return False

@@ -19,7 +19,6 @@ import trio
 from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
-from ._exchange import Neighbour
 from ._link import Link
 from ._messages import (
     ADDRESS,
@@ -44,6 +43,7 @@ from ._messages import (
     Spec,
 )
 from ._options import GcPolicy
+from ._peers import Neighbour
 from ._pickling import Codec
 from ._ports import current_exchange, pay_debts, rest
 from ._wire import encode, encode_definitions

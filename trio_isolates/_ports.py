@@ -15,8 +15,10 @@ import outcome
 import trio
 from attrs import define, field, frozen
 
-from ._exchange import Exchange, Inbox, Item, Neighbour, Path, Window
+from ._exchange import Exchange
+from ._inbox import Inbox
 from ._interrupt import interruptible
+from ._peers import Neighbour, Path, Window
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -69,7 +71,8 @@ def current_exchange() -> Exchange:
 
 
 def _load_send_port(path: Path, number: int, size: int) -> SendPort[Any]:
-    return SendPort(current_exchange().window(path, number, size))
+    exchange = current_exchange()
+    return SendPort(exchange, exchange.window(path, number, size))
 
 
 @define(eq=False)
@@ -95,9 +98,10 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
     there are: there is nothing to close.
     """
 
-    __slots__ = ("_window",)
+    __slots__ = ("_exchange", "_window")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, exchange: Exchange, window: Window) -> None:
+        self._exchange = exchange
         self._window = window
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -126,7 +130,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         await trio.lowlevel.checkpoint_if_cancelled()
         window = self._window
         window.check()
-        _check_async(window.peer.exchange)
+        _check_async(self._exchange)
         if window.has_room:
             window.post(value)
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -143,7 +147,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
     def send_nowait(self, value: T_contra) -> None:
         """Send a message if there is a place for it, else raise `trio.WouldBlock`; or what `send` raises."""
         window = self._window
-        window.peer.exchange.poll()
+        self._exchange.poll()
         window.check()
         if not window.has_room:
             raise trio.WouldBlock
@@ -156,7 +160,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         Raises what `send` does, and `RuntimeError` where there is Trio: it would block its loop.
         """
         window = self._window
-        exchange = window.peer.exchange
+        exchange = self._exchange
         block = _check_sync(exchange)
         exchange.poll()
         while not window.has_room and not window.is_shut:
@@ -269,7 +273,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
     @property
     def send_port(self) -> SendPort[Any]:
         """Where to send to, to be received here."""
-        return SendPort(self._window)
+        return SendPort(self._exchange, self._window)
 
     async def receive(self) -> T_co:
         """Return the next message; wait for it if there is none.
@@ -281,14 +285,15 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox = self._check()
-        _check_async(self._exchange)
         if inbox.has_item:
-            item = inbox.pop()
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return cast(T_co, item.unwrap())
+            try:
+                return cast(T_co, inbox.pop())
+            finally:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        _check_async(self._exchange)
         task = trio.lowlevel.current_task()
 
-        def take(item: Item) -> None:
+        def take(item: outcome.Outcome[Any]) -> None:
             trio.lowlevel.reschedule(task, item)
 
         def leave(_: object) -> trio.lowlevel.Abort:
@@ -304,7 +309,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         inbox = self._check()
         if not inbox.has_item:
             raise trio.WouldBlock
-        return cast(T_co, inbox.pop().unwrap())
+        return cast(T_co, inbox.pop())
 
     @interruptible
     def receive_sync(self) -> T_co:
@@ -315,7 +320,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         block = _check_sync(self._exchange)
         while not self._check().has_item:
             block()
-        return cast(T_co, self._inbox.pop().unwrap())
+        return cast(T_co, self._inbox.pop())
 
     def _check(self) -> Inbox:
         inbox = self._inbox

@@ -11,7 +11,6 @@ from typing import Any, Final, final
 import outcome
 
 from ._errors import UnsendableError
-from ._exchange import Window
 from ._ports import SendPort
 
 WINDOW: Final = 16  # values that may be on their way; then each new one takes the place of the last
@@ -23,13 +22,14 @@ class Reporter:
     """What the handler of one call says, on its way to the caller."""
 
     def __init__(self, port: SendPort[Any]) -> None:
-        self._window: Window = port._window
+        self._exchange = port._exchange
+        self._window = port._window
         self._latest: Any = _UNSET
         self._error: Exception | None = None
 
     def report(self, value: object) -> None:
         window = self._window
-        window.peer.exchange.poll()
+        self._exchange.poll()
         if window.is_shut:
             return
         self._raise()
@@ -39,7 +39,7 @@ class Reporter:
         waits, self._latest = self._latest is not _UNSET, value
         if window.has_room:  # nobody may have given it to us yet: sync code does not wait for room
             self.finish()
-        elif not waits and window.peer.exchange.block is None:
+        elif not waits and self._exchange.block is None:
             window.line_up(self)
 
     def finish(self) -> None:

@@ -22,7 +22,6 @@ import trio
 
 from ._direct import DirectLink
 from ._errors import CallInterrupted, UnsendableError
-from ._exchange import Neighbour
 from ._interrupt import interruptible
 from ._link import BlockingLink, Link
 from ._messages import (
@@ -46,6 +45,7 @@ from ._messages import (
     Chunk,
     Frame,
 )
+from ._peers import Neighbour
 from ._ports import SendPort, pay_debts, rest
 from ._service import Service, Work, checked, is_async, not_async
 from ._wire import encode
