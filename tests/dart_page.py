@@ -77,6 +77,21 @@ async def start_basic_async(port: SendPort[Any]) -> None:
             await port.send(json.loads(message))
 
 
+def start_and_tell(port: SendPort[Any], fifo: Path) -> None:
+    """Tell what no killed isolate could."""
+    try:
+        start_basic(port)
+    finally:
+        tell(fifo, "cleaned up")
+
+
+async def start_and_tell_async(port: SendPort[Any], fifo: Path) -> None:
+    try:
+        await start_basic_async(port)
+    finally:
+        tell(fifo, "cleaned up")
+
+
 def fail_before_the_handshake(port: SendPort[Any]) -> NoReturn:
     raise FileNotFoundError("no such model")
 
@@ -164,7 +179,7 @@ async def receive_and_parse_json_async(port: SendPort[Any]) -> NoReturn:
     exit_isolate(port, json.loads(await receive_port.receive()))
 
 
-def read_and_exit(port: SendPort[Any], path: Path, fifo: Path) -> NoReturn:
+def read_and_exit(port: SendPort[Any], path: Path, fifo: Path) -> None:
     try:
         exit_isolate(port, read_and_parse_json(path))
     finally:

@@ -336,6 +336,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None
 
+    @interruptible
     def __iter__(self) -> Iterator[T_co]:
         """Receive, with `receive_sync`, until the port is closed."""
         while True:
