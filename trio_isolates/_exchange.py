@@ -234,6 +234,9 @@ class Exchange:
 
         Raises `ProtocolError`.
         """
+        inbox = self._inboxes.get(ident) if kind == MESSAGE else None
+        if inbox is not None and inbox.handler is None:  # by far the most
+            return self._deliver(self._peers[neighbour.path], inbox, body, buffers)
         self._source = neighbour
         try:
             if kind == RELAY:
@@ -243,7 +246,7 @@ class Exchange:
             elif kind in (PAUSE, RESUME):
                 self._control(kind, ident)
             else:
-                return self.accept(self._peers[neighbour.path], kind, ident, body, buffers)
+                self.accept(self._peers[neighbour.path], kind, ident, body, buffers)
         except struct.error as exc:
             raise ProtocolError(f"a frame of kind {kind} with {len(body)} bytes") from exc
         finally:
@@ -272,18 +275,21 @@ class Exchange:
             if talks == _ACQUAINTED and way.talks.get(source, 0) < _ACQUAINTED:
                 self._introduce(neighbour, way)
 
-    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> bool:
+    def _deliver(self, peer: Peer, inbox: Inbox, body: Chunk, buffers: Sequence[memoryview]) -> bool:
+        try:
+            message = peer.codec.loads(body, buffers)
+        except UnsendableError as exc:
+            message = Unopened(exc)
+        return inbox.deliver(peer, message)
+
+    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         """A frame for a port has come from a peer."""
         if kind in (MESSAGE, WAITING):
             inbox = self._inboxes.get(ident)
             if inbox is None:
                 peer.send(SHUT, ident)
             elif kind == MESSAGE:
-                try:
-                    message = peer.codec.loads(body, buffers)
-                except UnsendableError as exc:
-                    message = Unopened(exc)
-                return inbox.deliver(peer, message)
+                self._deliver(peer, inbox, body, buffers)
             else:
                 inbox.wait_for(peer)
         elif kind == DEFINE:
@@ -296,7 +302,6 @@ class Exchange:
                 window.credit(*COUNT.unpack(body))
             elif kind == SHUT:
                 window.shut()
-        return False
 
     # Pausing.
 

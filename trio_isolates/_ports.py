@@ -287,9 +287,10 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         inbox = self._check()
         if inbox.has_item:
             try:
-                return cast(T_co, inbox.pop())
+                message: T_co = inbox.pop()
             finally:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+            return message
         _check_async(self._exchange)
         task = trio.lowlevel.current_task()
 
@@ -309,7 +310,8 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         inbox = self._check()
         if not inbox.has_item:
             raise trio.WouldBlock
-        return cast(T_co, inbox.pop())
+        message: T_co = inbox.pop()
+        return message
 
     @interruptible
     def receive_sync(self) -> T_co:
@@ -320,7 +322,8 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         block = _check_sync(self._exchange)
         while not self._check().has_item:
             block()
-        return cast(T_co, self._inbox.pop())
+        message: T_co = self._inbox.pop()
+        return message
 
     def _check(self) -> Inbox:
         inbox = self._inbox
