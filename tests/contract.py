@@ -25,7 +25,7 @@ _is_source = importlib.util.find_spec("trio_isolates._pytest_plugin") is not Non
 plugin = importlib.import_module("trio_isolates._pytest_plugin" if _is_source else "_trio_isolates_pytest")
 
 AnyWorker: TypeAlias = Worker[..., Any] | Pool[..., Any]
-Ability: TypeAlias = Literal["own process", "interrupts sync code", "own modules"]
+Ability: TypeAlias = Literal["own process", "interrupts sync code", "own modules", "blocks"]
 
 
 @frozen
@@ -61,6 +61,7 @@ def inline() -> Kind:
             "own process": "an inline isolate is a task: its pid is made up, and no signal reaches it",
             "interrupts sync code": "while a sync function runs in the only thread, nobody else does",
             "own modules": "what can be imported is there once, for the parent and all its isolates",
+            "blocks": "sync code that waits for a message would block the only thread, and wait for ever",
         },
     )
 
@@ -75,6 +76,17 @@ def those_with(ability: Ability) -> pytest.MarkDecorator:
         reason = make().cannot.get(ability)
         params.append(pytest.param(name, marks=[] if reason is None else pytest.mark.skip(reason=reason)))
     return pytest.mark.parametrize("kind", params, indirect=True)
+
+
+def each_way(sync: object, asynchronous: object) -> pytest.MarkDecorator:
+    """Run a test with an entry that blocks and with its async twin, on the engines that can."""
+    params = []
+    for name, make in KINDS.items():
+        reason = make().cannot.get("blocks")
+        marks = [] if reason is None else pytest.mark.skip(reason=reason)
+        params.append(pytest.param(name, sync, id=f"{name}-sync", marks=marks))
+        params.append(pytest.param(name, asynchronous, id=f"{name}-async"))
+    return pytest.mark.parametrize(("kind", "entry"), params, indirect=["kind"])
 
 
 @pytest.fixture(params=list(KINDS))
