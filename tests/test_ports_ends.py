@@ -17,7 +17,7 @@ import contract
 import port_handlers as work
 from contract import Kind, each_way, those_with
 from fifo import within
-from trio_isolates import Isolate, IsolateDied, RawReceivePort, ReceivePort, open_isolate
+from trio_isolates import Isolate, IsolateDied, RawReceivePort, ReceivePort, SendPort, open_isolate
 from trio_isolates._ports import current_exchange
 
 kind = contract.kind
@@ -170,14 +170,14 @@ async def test_an_isolate_closes_its_port(kind: Kind, entry: Entry) -> None:
         await there.send("fills it")
         broken = 0
 
-        async def send() -> None:
+        async def send(port: SendPort[Any]) -> None:
             nonlocal broken
             with pytest.raises(trio.BrokenResourceError):
-                await there.send("waits")
+                await port.send("waits")
             broken += 1
 
         for _ in range(3):
-            nursery.start_soon(send)
+            nursery.start_soon(send, there)
         await trio.testing.wait_all_tasks_blocked()
         await server.ask(work.close_kept)
         with pytest.raises(trio.BrokenResourceError):

@@ -6,6 +6,7 @@ where, and who has how much room, is the business of `_exchange`.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -395,6 +396,8 @@ class RawReceivePort:
     def handler(self, handler: Callable[[Any], object] | None) -> None:
         if handler is not None and not callable(handler):
             raise TypeError(f"the handler must be callable, not {handler!r}")
+        if any(map(inspect.iscoroutinefunction, (handler, getattr(type(handler), "__call__", None)))):  # noqa: B004
+            raise TypeError(f"the handler must be a sync function, not {handler!r}: nobody would await it")
         if self._port is None:
             raise trio.ClosedResourceError("this port was turned into a ReceivePort")
         self._port._exchange.set_handler(self._inbox, handler)
