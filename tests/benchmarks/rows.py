@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rounds import Bar, Contender, Row
 
-CALLS, CALLERS, ITEMS, STARTS, WAITING = 2000, 200, 100_000, 5, 100_000
+CALLS, CALLERS, ITEMS, MESSAGES, STARTS, WAITING = 2000, 200, 100_000, 100_000, 5, 100_000
 # By name: the size in bytes, and how many calls make a round.
 DOCUMENTS = {"1 KB": (1000, 300), "100 KB": (100_000, 20), "2 MB": (2_000_000, 2), "20 MB": (20_000_000, 1)}
 # By name, so that nothing can be put off until the first use.
@@ -18,6 +18,10 @@ def at_most(mine: str, limit: float, other: str = "") -> Bar:
     if not other:
         return Bar(mine, lambda figures: figures[mine], at_most=limit)
     return Bar(f"{mine} / {other}", lambda figures: figures[mine] / figures[other], at_most=limit)
+
+
+def at_least(mine: str, limit: float) -> Bar:
+    return Bar(mine, lambda figures: figures[mine], at_least=limit)
 
 
 def shorter(mine: str, times: float, other: str) -> Bar:
@@ -158,9 +162,60 @@ FLAT = Row(
         Contender("200 x open/close", "flat:open_close", (200,), fresh=True),
         Contender("20,000 calls", "flat:calls", (20_000,), fresh=True),
         Contender("200 kills", "flat:kills", (200,), fresh=True),
+        Contender("2,000 isolates, 50 at a time", "ports:isolates", (2000, 50), fresh=True),
     ),
     (),
     rounds=1,
+)
+
+ECHO = Row(
+    "echo",
+    "one small message there and back by two ports, an async entry",
+    "us",
+    (
+        CALL_FLOOR,
+        Contender("ports", "ports:echo", (CALLS,)),
+        Contender("worker.call", "ours:call", ("async", CALLS)),
+        Contender("parent to child", "ports:to_child", (CALLS,)),
+        Contender("child to child", "ports:between_children", (CALLS,)),
+    ),
+    (at_most("ports", 2.4, "floor"), at_most("child to child", 2, "parent to child")),
+)
+
+ONE_WAY = Row(
+    "one-way",
+    "small messages from one sender; a port of 256 places, and the default of 64",
+    "messages/s",
+    (
+        Contender(f"calls, {CALLERS} callers", "ours:throughput", ("sync", CALLERS, 40_000)),
+        Contender("ports", "ports:one_way", ("sync", 256, MESSAGES)),
+        Contender("ports, async", "ports:one_way", ("async", 256, MESSAGES)),
+        Contender("ports of 64", "ports:one_way", ("sync", 64, MESSAGES)),
+        Contender("ports of 64, async", "ports:one_way", ("async", 64, MESSAGES)),
+    ),
+    (more("ports", 1.5, f"calls, {CALLERS} callers"),),
+)
+
+STREAMS = Row(
+    "stream",
+    f"{MESSAGES:,} small items of a generator",
+    "items/s",
+    (
+        Contender("open_stream", "ports:stream", ("sync", MESSAGES)),
+        Contender("open_stream, async", "ports:stream", ("async", MESSAGES)),
+    ),
+    (at_least("open_stream", 100_000), at_least("open_stream, async", 100_000)),
+)
+
+PORTS = Row(
+    "ports",
+    "1,000 ports on one link",
+    "messages/s",
+    (
+        Contender("none full", "ports:many_ports", (0, 999, 50)),
+        Contender("one more, full", "ports:many_ports", (1, 1000, 50)),
+    ),
+    (more("one more, full", 0.85, "none full"),),
 )
 
 JSON = Row(
@@ -178,6 +233,6 @@ JSON = Row(
     (),
 )
 
-ROWS = {
-    row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, MAP, START, BYTES, MEMORY, FLAT, IMPORT, JSON)
-}
+_PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
+_REST = (MAP, START, BYTES, MEMORY, FLAT, IMPORT, JSON)
+ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}
