@@ -158,7 +158,7 @@ async def test_it_keeps_its_isolate_alive(kind: Kind, entry: Entry) -> None:
 @each_way(work.listen_twice, work.listen_twice_async)
 @within(20)
 async def test_as_long_as_one_listens(kind: Kind, entry: Entry) -> None:
-    """With two raw ports an isolate goes on until neither has a handler: one closed, one without its handler."""
+    """With two raw ports an isolate goes on until neither has a handler: one closed, one unheard."""
     home: ReceivePort[Any] = ReceivePort()
     async with open_isolate(entry, home.send_port) as isolate:
         one, other = await home.receive()
@@ -196,7 +196,7 @@ async def test_without_a_handler_it_keeps_nothing_alive(kind: Kind, entry: Entry
 @pytest.mark.usefixtures("kind")
 @within(20)
 async def test_a_handler_in_the_parent_raises() -> None:
-    """What a handler at home raises comes out of the block of the isolate that sent, whose body is cancelled."""
+    """What a handler at home raises cancels the body of the isolate that sent, and comes out of its block."""
 
     def refuse(message: Any) -> None:
         raise ValueError(message)

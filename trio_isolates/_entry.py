@@ -6,7 +6,8 @@ Dart. This module knows what an error means there; it does not know how calls co
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Callable
 from typing import Any, final
 
 import trio
@@ -54,7 +55,7 @@ class AsyncEntry:
     def __init__(
         self, entry: Callable[..., Any], exchange: Exchange, report: Callable[[BaseException], None] | None
     ) -> None:
-        self._entry: Callable[..., Awaitable[Any]] = entry
+        self._entry = entry
         self._exchange = exchange
         self._report = report
         self._error: BaseException | None = None
@@ -69,7 +70,9 @@ class AsyncEntry:
         result: Any = None
         with self._scope:
             try:
-                result = await self._entry(*args)
+                result = self._entry(*args)
+                if inspect.iscoroutine(result):  # inline, a sync entry runs here too
+                    result = await result
             except (trio.Cancelled, CallInterrupted):
                 raise
             except BaseException as exc:

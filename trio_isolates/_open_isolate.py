@@ -105,8 +105,10 @@ class Isolate(Generic[T_co]):
             self._waiting -= 1
         self._is_noticed = True
         assert self._result is not None
-        result: T_co = self._result.unwrap()
-        return result
+        if isinstance(self._result, outcome.Error):
+            raise self._result.error
+        value: T_co = self._result.value
+        return value
 
     async def aclose(self) -> None:
         """Stop the entry, and wait until the isolate is gone. Dart's `kill(priority: beforeNextEvent)`.
