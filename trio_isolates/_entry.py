@@ -70,9 +70,8 @@ class AsyncEntry:
         result: Any = None
         with self._scope:
             try:
-                result = self._entry(*args)
-                if inspect.iscoroutine(result):  # inline, a sync entry runs here too
-                    result = await result
+                value = self._entry(*args)  # inline, a sync entry runs here too
+                result = await value if inspect.iscoroutine(value) else value
             except (trio.Cancelled, CallInterrupted):
                 raise
             except BaseException as exc:

@@ -176,6 +176,15 @@ class Isolate:
                 self._gone.set()
                 for answered in self._pings.values():
                     answered.set()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the cycles, so that a collection need not come for the memory of the link."""
+        if self._link is not None:
+            self._link.close()
+        self._neighbour.write = _nowhere
+        self._on_answer, self._on_death, self._on_room = _unanswered, _nothing, _nothing
+        self.codec.close()
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
         self._link = link = Link(host.pipe, self._on_room)
@@ -358,6 +367,18 @@ class Isolate:
         )
         error.__cause__ = self.cause
         return error
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nowhere(_chunks: list[Chunk], _now: bool) -> None:
+    pass
+
+
+def _unanswered(_kind: int, _ident: int, _body: Chunk, _buffers: Sequence[memoryview]) -> None:
+    pass
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

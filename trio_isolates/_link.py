@@ -216,6 +216,7 @@ class Link:
         self._out.clear()
         self._drained.set()
         self._pipe.close()
+        self._decoder = Decoder(room=0)
 
 
 @final

@@ -65,6 +65,7 @@ class Isolate(Generic[T_co]):
         self._result: outcome.Outcome[Any] | None = None
         self._ended = trio.Event()
         self._waiting = 0
+        self._was_killed = False
         self._is_noticed = False  # how it ended is known to the body, or was its own doing
         self._on_exit: dict[SendPort[Any], object] = {}
         self._error_count = 0
@@ -128,7 +129,7 @@ class Isolate(Generic[T_co]):
 
     def kill(self) -> None:
         """End it at once. Dart's `kill(priority: immediate)`. `wait` raises `IsolateDied`."""
-        self._is_noticed = True
+        self._is_noticed = self._was_killed = True
         self._crew.kill()
 
     def pause(self, token: Capability | None = None) -> Capability:
@@ -172,12 +173,15 @@ class Isolate(Generic[T_co]):
     def add_on_exit(self, port: SendPort[Any], message: object = None) -> None:
         """Have `message` sent to `port` when the isolate is gone, after all that it has sent itself.
 
-        A port gets one message, the last that was given for it. If the isolate is gone already, it is
-        sent now. It has a place there whether the port is full or not. Raises `UnsendableError`.
+        A port gets one message, the last that was given for it, as it is now. If the isolate is gone
+        already, it is sent now. It has a place there whether the port is full or not. Raises
+        `UnsendableError`.
         """
         if not isinstance(port, SendPort):
             raise TypeError(f"give a SendPort, not {port!r}")
-        Codec(side=0).dumps(message, "message")
+        codec = Codec(side=0)
+        chunks, buffers, _ = codec.dumps(message, "message")
+        message = codec.loads(b"".join(chunks), [memoryview(bytearray(buffer)) for buffer in buffers])
         if self._ended.is_set():
             port.post(message)
         else:
@@ -208,6 +212,9 @@ class Isolate(Generic[T_co]):
         finally:
             with trio.CancelScope(shield=True):
                 await self._crew.see_out()
+            if self._was_killed and isinstance(result, outcome.Error) and self._isolate is not None:
+                if isinstance(result.error, trio.ClosedResourceError):  # before its entry was called
+                    result = outcome.Error(self._isolate.died(maybe_executed=False))
             self._result = result
             for port, message in self._on_exit.items():
                 port.post(message)

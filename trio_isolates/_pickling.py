@@ -210,6 +210,11 @@ class Codec:
         self._busy = False
         self._reset()
 
+    def close(self) -> None:
+        """Let go of everything. Nothing can be pickled any more."""
+        del self._pickler
+        self._objects.clear()
+
     def _reset(self) -> None:
         self._chunks: list[Chunk] = []
         self._buffers: list[memoryview] = []

@@ -81,9 +81,9 @@ class Decoder:
     again: it is valid until the next call of `buffer()`. Everything else is the receiver's own.
     """
 
-    def __init__(self, max_message_size: int = MAX_MESSAGE_SIZE) -> None:
+    def __init__(self, max_message_size: int = MAX_MESSAGE_SIZE, *, room: int = READ_SIZE) -> None:
         self._limit = max_message_size
-        self._small = bytearray(READ_SIZE)
+        self._small = bytearray(room)
         self._view = memoryview(self._small)
         self._filled = 0
         self._scratch: memoryview = memoryview(b"")

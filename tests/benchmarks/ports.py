@@ -141,17 +141,20 @@ async def isolates(times: int, at_once: int) -> AsyncIterator[Callable[[], Await
     """So many isolates opened and closed, a number of them at a time."""
 
     async def work(count: int) -> None:
-        limiter = trio.CapacityLimiter(at_once)
+        left = count
 
-        async def one() -> None:
-            async with limiter, open_isolate(nothing):
-                pass
+        async def one_after_the_other() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                async with open_isolate(nothing):
+                    pass
 
         async with trio.open_nursery() as nursery:
-            for _ in range(count):
-                nursery.start_soon(one)
+            for _ in range(at_once):
+                nursery.start_soon(one_after_the_other)
 
     async def one_round() -> Table:
-        return await three_times(work, 2 * at_once, times)
+        return await three_times(work, times // 2, times)  # until the first full collections it grows
 
     yield one_round
