@@ -148,6 +148,22 @@ def handle_command(
         send_port.send_sync((number, RemoteError(type(exc).__name__, str(exc))))
 
 
+def answer_in_order(port: SendPort[Any], fifo: Path, gate: Path) -> None:
+    """Answer each message from a handler, some when the test lets it; the first one not at all."""
+    receive_port = RawReceivePort()
+    port.send_sync(receive_port.send_port)
+
+    def handle(message: str) -> None:
+        if message in ("hold", "wait"):
+            wait_for_test(fifo, gate)
+        if message != "hold":
+            port.send_sync(message)
+        if message == "last":
+            receive_port.close()
+
+    receive_port.handler = handle
+
+
 def parse_or_wait(json_text: str, fifo: Path, gate: Path) -> Any:
     """Parse; before that, if it is to, say that it has begun and wait for the test."""
     data = json.loads(json_text)

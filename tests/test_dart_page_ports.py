@@ -188,7 +188,7 @@ async def test_what_cannot_be_sent(entry: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("entry", [page.start_and_tell, page.start_and_tell_async], ids=["sync", "async"])
 @within(20)
 async def test_closed(fifo: Fifo, entry: Callable[..., Any]) -> None:
-    """An isolate that listens for ever can be closed: it cleans up, which a killed one does not, and is gone."""
+    """An isolate that listens for ever can be closed: it cleans up, as no killed one does, and is gone."""
     port: ReceivePort[Any] = ReceivePort()
     async with open_isolate(entry, port.send_port, fifo.path) as isolate:
         commands = await port.receive()
