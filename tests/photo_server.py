@@ -53,13 +53,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _begin_and_wait(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"[")
-        self.server.asked.set()
         try:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"[")
+            self.server.asked.set()
             self.connection.recv(1)
-        except ConnectionResetError:  # it went with something unread
+        except ConnectionError:  # it went with something unread, or before it was answered
             pass
         self.server.hung_up.set()
 
