@@ -144,8 +144,8 @@ async def return_unsendable_async() -> Any:
 
 def wait_in_receive(home: Home, marker: Path) -> None:
     port: ReceivePort[Any] = ReceivePort()
-    home.send_sync("begun")
     try:
+        home.send_sync("begun")
         port.receive_sync()
     except CallInterrupted:
         marker.write_text("interrupted")
@@ -154,8 +154,8 @@ def wait_in_receive(home: Home, marker: Path) -> None:
 
 def wait_in_loop(home: Home, marker: Path) -> None:
     port: ReceivePort[Any] = ReceivePort()
-    home.send_sync("begun")
     try:
+        home.send_sync("begun")
         for _ in port:
             pass
     except CallInterrupted:
@@ -166,8 +166,8 @@ def wait_in_loop(home: Home, marker: Path) -> None:
 def wait_in_send(home: Home, marker: Path) -> None:
     port: ReceivePort[Any] = ReceivePort(1)
     port.send_port.send_sync("fills it")
-    home.send_sync("begun")
     try:
+        home.send_sync("begun")
         port.send_port.send_sync("has no place")
     except CallInterrupted:
         marker.write_text("interrupted")
@@ -175,8 +175,8 @@ def wait_in_send(home: Home, marker: Path) -> None:
 
 
 def compute(home: Home, marker: Path) -> None:
-    home.send_sync("begun")
     try:
+        home.send_sync("begun")
         while True:
             pass
     except CallInterrupted:
@@ -187,13 +187,13 @@ def compute(home: Home, marker: Path) -> None:
 def listen(home: Home, marker: Path) -> None:
     """Return, and be kept alive by a port."""
     RawReceivePort(home.send_nowait)
-    home.send_sync("begun")
     marker.write_text("interrupted")
+    home.send_sync("begun")
 
 
 async def sleep(home: Home, marker: Path) -> None:
-    await home.send("begun")
     try:
+        await home.send("begun")
         await trio.sleep_forever()
     except trio.Cancelled:
         marker.write_text("interrupted")
@@ -203,8 +203,8 @@ async def sleep(home: Home, marker: Path) -> None:
 async def sleep_in_send(home: Home, marker: Path) -> None:
     port: ReceivePort[Any] = ReceivePort(1)
     await port.send_port.send("fills it")
-    await home.send("begun")
     try:
+        await home.send("begun")
         await port.send_port.send("has no place")
     except trio.Cancelled:
         marker.write_text("interrupted")
@@ -213,8 +213,8 @@ async def sleep_in_send(home: Home, marker: Path) -> None:
 
 async def listen_async(home: Home, marker: Path) -> None:
     RawReceivePort(home.send_nowait)
-    await home.send("begun")
     marker.write_text("interrupted")
+    await home.send("begun")
 
 
 def refuse_to_stop(home: Home, *_: Any) -> NoReturn:
@@ -232,8 +232,8 @@ async def refuse_to_stop_async(home: Home, *_: Any) -> NoReturn:
 
 
 async def fail_when_stopped(home: Home) -> NoReturn:
-    await home.send("begun")
     try:
+        await home.send("begun")
         await trio.sleep_forever()
     finally:
         fail("in its clean-up")

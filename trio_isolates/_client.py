@@ -236,6 +236,8 @@ class Client:
                     call.raise_cancel = _raise_closed
                     nursery.start_soon(self._stop, call, grace)
                 else:
+                    if self.isolate.mode == "async":  # a paused one would wait with it for ever
+                        self.isolate.send(CANCEL, call.ident, [b""])
                     self._settle(call, outcome.capture(_raise_closed), cancelled=True)
 
     @trio.lowlevel.enable_ki_protection

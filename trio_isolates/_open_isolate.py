@@ -212,9 +212,11 @@ class Isolate(Generic[T_co]):
         finally:
             with trio.CancelScope(shield=True):
                 await self._crew.see_out()
-            if self._was_killed and isinstance(result, outcome.Error) and self._isolate is not None:
-                if isinstance(result.error, trio.ClosedResourceError):  # before its entry was called
-                    result = outcome.Error(self._isolate.died(maybe_executed=False))
+            is_closed = isinstance(result, outcome.Error) and isinstance(
+                result.error, trio.ClosedResourceError
+            )
+            if is_closed and self._was_killed and self._isolate is not None:  # before its entry was called
+                result = outcome.Error(self._isolate.died(maybe_executed=False))
             self._result = result
             for port, message in self._on_exit.items():
                 port.post(message)
