@@ -323,9 +323,9 @@ def write_garbage(garbage: bytes) -> None:
 
 
 def link_fds() -> list[int]:
-    """The descriptors that are connected stream sockets to another process."""
+    """The descriptors that are connected stream sockets to another process, the link itself first."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
         try:
             with socket.socket(fileno=os.dup(int(name))) as sock:
                 if sock.type == socket.SOCK_STREAM and peer_pid(sock) != os.getpid():

@@ -46,7 +46,7 @@ async def test_killed_while_a_large_request_is_written(handler: Callable[..., An
 
 def _stop_reading(fifo: Path) -> None:
     """Have this process stop as soon as some of the next message has arrived."""
-    (fd,) = handlers.link_fds()
+    fd = handlers.link_fds()[0]
 
     def stop() -> None:
         select.select([fd], [], [])
@@ -79,7 +79,7 @@ async def test_killed_while_it_writes_a_large_reply(handler: Callable[..., Any],
 
 def _reply_and_die() -> bytes:
     """Die when the first part of the reply has been sent."""
-    (fd,) = handlers.link_fds()
+    fd = handlers.link_fds()[0]
 
     def die() -> None:
         while select.select([], [fd], [], 0)[1]:  # until the socket is full
