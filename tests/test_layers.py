@@ -12,7 +12,7 @@ import pytest
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
     _errors _messages                                          words
-    _wire _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
+    _wire _identities _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
     _memory _link                                              bytes that move
     _interrupt _peers _inbox _exchange _ports _direct _progress _current             ports, on both sides
     _entry _service _worker _environment _boot                 inside the isolate

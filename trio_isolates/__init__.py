@@ -11,7 +11,8 @@ work has stopped. For tests there is `trio_isolates.testing`.
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
 #   _errors _messages                                                  the words
-#   _wire _by_value _unsendable _pickling _exceptions _calls _restart  no I/O
+#   _wire _identities _by_value _unsendable _pickling                  no I/O
+#   _exceptions _calls _restart                                        no I/O
 #   _memory _link                                                      bytes that move
 #   _interrupt _peers _inbox _exchange _ports _direct _progress _current  ports, on both sides
 #   _entry _service _worker _environment _boot                         inside the isolate

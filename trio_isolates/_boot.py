@@ -29,6 +29,7 @@ import trio
 from . import _environment
 from ._exceptions import dump_error
 from ._exchange import Exchange
+from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import BlockingLink, Link, SocketPipe, receive_fds, send_fds
 from ._memory import Page
@@ -169,12 +170,13 @@ def _keep_from_children(sock: socket.socket) -> None:
 def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str) -> None:
     link = BlockingLink(sock)
     namespaces = _namespaces()
-    codec = Codec(side=1, namespaces=namespaces)
+    identities = Identities()
+    codec = Codec(side=1, namespaces=namespaces, identities=identities)
     title = f"isolate {name!r} (pid {os.getpid()})"
     interrupter = Interrupter(page)
     interrupter.install()
     path, body, buffers = _read_spec(link, codec)
-    exchange = Exchange(path, name=name, namespaces=namespaces)
+    exchange = Exchange(path, name=name, namespaces=namespaces, identities=identities)
     set_process_exchange(exchange)
     try:
         spec: Spec = codec.loads(body, buffers)

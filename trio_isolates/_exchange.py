@@ -14,9 +14,10 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 from ._errors import ProtocolError, UnsendableError
+from ._identities import Identities
 from ._inbox import COUNT, Inbox, Unopened
 from ._messages import (
     CREDIT,
@@ -55,7 +56,9 @@ class Exchange:
         name: str = "main",
         pid: int | None = None,
         namespaces: Callable[[str], dict[str, Any]] | None = None,
+        identities: Identities | None = None,
     ) -> None:
+        self.identities = identities or Identities()
         self.path = path or os.urandom(8)
         self.name = name
         self.pid = pid or os.getpid()
@@ -69,7 +72,9 @@ class Exchange:
         self._namespaces = namespaces
         self._children: dict[Path, Neighbour] = {}
         self._direct: dict[Path, Neighbour] = {}
-        self._peers: dict[Path, Peer] = {self.path: self._make_peer(self.path, Codec(side=0), None)}
+        self._peers: dict[Path, Peer] = {
+            self.path: self._make_peer(self.path, Codec(side=0, identities=self.identities), None)
+        }
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Inbox] = deque()
         self._relayed: dict[Path, set[Neighbour]] = {}  # who has sent through here, by where to
@@ -142,7 +147,8 @@ class Exchange:
         peer = self._peers.get(path)
         if peer is None:
             way = self._way_to(path)
-            codec = Codec(side=0 if self.path < path else 1, namespaces=self._namespaces)
+            side: Literal[0, 1] = 0 if self.path < path else 1
+            codec = Codec(side=side, namespaces=self._namespaces, identities=self.identities)
             peer = self._make_peer(path, codec, way)
             peer.is_gone = way is None
             if way is not None:

@@ -33,18 +33,9 @@ _IMPORT: Final = frozenset(
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in {
-        "_boot",
-        "_by_value",
-        "_direct",
-        "_entry",
-        "_exceptions",
-        "_exchange",
-        "_inbox",
-        "_interrupt",
-        "_link",
-    }
-    | {"_memory", "_peers", "_pickling", "_ports", "_progress", "_service", "_worker"}
+    for name in {"_boot", "_by_value", "_direct", "_entry", "_exceptions", "_exchange"}
+    | {"_identities", "_inbox", "_interrupt", "_link", "_memory", "_peers", "_pickling"}
+    | {"_ports", "_progress", "_service", "_wire", "_worker"}
 )
 _LOCKING: Final = frozenset({"logging", "threading"})
 _STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})

@@ -100,8 +100,8 @@ class Isolate:
         on_error: Callable[[BaseException], None] = traceback.print_exception,
     ) -> None:
         self.name = spec.name
-        self.codec = Codec(side=0)
         self._exchange = current_exchange()
+        self.codec = Codec(side=0, identities=self._exchange.identities)
         self._neighbour = Neighbour(self._exchange.next_path(), self.codec, self._write, on_error)
         self._pings: dict[int, trio.Event] = {}
         self._pinged = 0

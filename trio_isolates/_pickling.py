@@ -38,6 +38,7 @@ from ._by_value import (
     reduce_function,
 )
 from ._errors import CallInterrupted, ProtocolError, UnsendableError
+from ._identities import ID_SIZE, Identities
 from ._messages import Chunk
 from ._unsendable import try_str, type_name, unsendable
 from ._wire import MAX_BUFFERS, MAX_MESSAGE_SIZE, body_size
@@ -49,7 +50,8 @@ Pickled: TypeAlias = tuple[list[Chunk], list[memoryview], list[Definition]]
 
 _IN_BAND: Final = 4096  # bytes below which a buffer is cheaper inside the pickle
 _SHORT: Final = 1024  # bytes of a pickle above which a new pickler is cheaper than one with a large memo
-_NUMBERS: Final = struct.Struct("<Q")
+_COUNT: Final = struct.Struct("<Q")
+_MEMBER: Final = struct.Struct(f"<Q{ID_SIZE}s")
 _MISSING: Final = object()
 
 
@@ -194,11 +196,17 @@ class Codec:
     side: 0 or 1, another at each end; the numbers of what this end defines are 2 * k + side.
     namespaces: gives the dict that by-value functions of a module have as globals here. By default
     a private one for each module, so that nothing that arrives is ever written into a real module.
+    identities: shared by the codecs of one isolate.
     """
 
     def __init__(
-        self, *, side: Literal[0, 1], namespaces: Callable[[str], dict[str, Any]] | None = None
+        self,
+        *,
+        side: Literal[0, 1],
+        namespaces: Callable[[str], dict[str, Any]] | None = None,
+        identities: Identities | None = None,
     ) -> None:
+        self._identities = identities or Identities()
         private: dict[str, dict[str, Any]] = {}
         self.namespace = namespaces or (lambda module: private.setdefault(module, {}))
         self._next: int = side
@@ -331,8 +339,8 @@ class Codec:
         for number, member, _ in group:
             self._bind(number, member)
             self._new.append(number)
-        numbers = _NUMBERS.pack(len(group)) + b"".join(_NUMBERS.pack(number) for number, _, _ in group)
-        self._definitions.append((group[0][0], numbers + b"".join(chunks)))
+        members = [_MEMBER.pack(number, self._identities.of(member)) for number, member, _ in group]
+        self._definitions.append((group[0][0], b"".join([_COUNT.pack(len(group)), *members, *chunks])))
         return self._numbers[id(obj)]
 
     def _bind(self, number: int, obj: object) -> None:
@@ -353,12 +361,14 @@ class Codec:
 
         Raises `ProtocolError` if it is none.
         """
-        size = _NUMBERS.size
-        count = _NUMBERS.unpack_from(blob)[0] if len(blob) >= size else 0
-        if not 0 < count < len(blob) // size:
+        size = _COUNT.size
+        count = _COUNT.unpack_from(blob)[0] if len(blob) >= size else 0
+        if not 0 < count <= (len(blob) - size) // _MEMBER.size:
             raise ProtocolError(f"not a definition: number {number}, {len(blob)} bytes")
-        for (member,) in _NUMBERS.iter_unpack(blob[size : size + size * count]):
-            if member not in self._objects:
+        for member, identity in _MEMBER.iter_unpack(blob[size : size + _MEMBER.size * count]):
+            if (known := self._identities.find(identity)) is not None:  # it has come by another way
+                self._bind(member, known)
+            elif member not in self._objects:
                 self._unopened[member] = blob
 
     def find(self, number: int) -> Any:
@@ -369,11 +379,15 @@ class Codec:
         blob = self._unopened.get(number)
         if blob is None:
             raise pickle.UnpicklingError(f"what was sent as number {number} has never arrived")
-        (count,) = _NUMBERS.unpack_from(blob)
-        _, members = pickle.loads(memoryview(blob)[_NUMBERS.size * (1 + count) :])
+        (count,) = _COUNT.unpack_from(blob)
+        start = _COUNT.size + _MEMBER.size * count
+        _, members = pickle.loads(memoryview(blob)[start:])
+        identities = dict(_MEMBER.iter_unpack(blob[_COUNT.size : start]))
         for member, obj, place in members:
+            if self._unopened.pop(member, None) is None:
+                continue
             self._bind(member, obj)
-            self._unopened.pop(member, None)
+            self._identities.add(identities[member], obj)
             if place is not None:
                 module, name = place
                 self.namespace(module).setdefault(name, obj)

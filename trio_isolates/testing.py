@@ -26,6 +26,7 @@ from ._engine import Death, Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
 from ._exchange import Exchange
+from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import Link
 from ._memory import Page
@@ -208,13 +209,14 @@ class _InlineHost:
             self._ended.set()
 
     async def _serve(self) -> None:
-        link, codec = Link(self._far), Codec(side=1)
+        identities = Identities()
+        link, codec = Link(self._far), Codec(side=1, identities=identities)
         title = f"isolate {self.name!r} (pid {self.pid})"
         first = await _read_spec(link, codec)
         if first is None:
             return
         path, frame = first
-        exchange = Exchange(path, name=self.name, pid=self.pid)
+        exchange = Exchange(path, name=self.name, pid=self.pid, identities=identities)
         exchange_of_tasks.set(exchange)
         exchange.wake = partial(_sweep_soon, exchange, trio.lowlevel.current_trio_token())
         exchange.exit = partial(self._exit, link)
