@@ -180,7 +180,9 @@ async def test_handshake(entry: Callable[..., Any]) -> None:
         assert responses.send_port == send_port
         await commands.send((0, '{"key":"value"}'))
         assert await responses.receive() == (0, {"key": "value"})
+        await commands.send((1, "[]"))
         await commands.send("shutdown")
+    assert responses.receive_nowait() == (1, [])
     assert len(seen) == 2
     with pytest.raises(trio.ClosedResourceError):
         init_port.send_port
