@@ -10,20 +10,33 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_quick_start_runs_as_it_is_printed(tmp_path: Path) -> None:
-    """The quick start, saved as an unguarded script, runs and says what its comments promise."""
-    found = re.search(r"## Quick start\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    script = tmp_path / "quick_start.py"
-    script.write_text(found[1])
+def run_as_printed(heading: str, folder: Path) -> list[str]:
+    """Run the first whole program of a section as an unguarded script; return the lines that it prints."""
+    section = README.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    program = next(
+        code for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if "trio.run(" in code
+    )
+    script = folder / "program.py"
+    script.write_text(program)
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
     assert done.stderr == ""
     assert done.returncode == 0
-    first, second, raised, cancelled, counts, died, last = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_quick_start_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """The quick start, saved as an unguarded script, runs and says what its comments promise."""
+    first, second, raised, cancelled, counts, died, last = run_as_printed("Quick start", tmp_path)
     assert (first, second) == ("1229", "2262")  # the numbers of primes below 10,000 and 20,000
     assert raised == "it raised: 'str' object cannot be interpreted as an integer"
     assert cancelled == "1 call was cancelled"
     assert counts == "[0, 168, 303, 430, 550]"
     assert died == "it died: SIGKILL"
     assert last == "168"
+
+
+def test_the_program_with_ports_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """The isolate answers by the port that came with the question, and says so when it ends."""
+    printed = run_as_printed("Ports and bare isolates", tmp_path)
+    assert printed == ["0", "1", "4", "9", "16", "no more questions"]
