@@ -13,9 +13,8 @@ README = Path(__file__).parents[1] / "README.md"
 def run_as_printed(heading: str, folder: Path) -> list[str]:
     """Run the first whole program of a section as an unguarded script; return the lines that it prints."""
     section = README.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    program = next(
-        code for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if "trio.run(" in code
-    )
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    program = next(block for block in blocks if "trio.run(" in block)
     script = folder / "program.py"
     script.write_text(program)
     command = [sys.executable, "-W", "error", str(script)]

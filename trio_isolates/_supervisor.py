@@ -424,13 +424,11 @@ class Crew:
 
     def _final_error(self, error: BaseException | None) -> BaseException | None:
         ours: BaseException | None = self._handler_error or self._teardown_error
-        if self._handler_error is not None:
-            pass
-        elif isinstance(self.failure, RestartLimitExceeded):
+        if self._handler_error is None and isinstance(self.failure, RestartLimitExceeded):
             if isinstance(error, RestartLimitExceeded) and error.causes == self.failure.causes:
                 return error  # the body was waiting for an answer, and was told
             ours = self.failure
-        elif self._unnoticed:
+        elif self._handler_error is None and self._unnoticed:
             ours = self._unnoticed[0]
         if error is None:
             return ours
