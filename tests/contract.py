@@ -83,7 +83,7 @@ def each_way(sync: object, asynchronous: object) -> pytest.MarkDecorator:
     params = []
     for name, make in KINDS.items():
         reason = make().cannot.get("blocks")
-        marks = [] if reason is None else pytest.mark.skip(reason=reason)
+        marks = () if reason is None else pytest.mark.skip(reason=reason)
         params.append(pytest.param(name, sync, id=f"{name}-sync", marks=marks))
         params.append(pytest.param(name, asynchronous, id=f"{name}-async"))
     return pytest.mark.parametrize(("kind", "entry"), params, indirect=["kind"])

@@ -225,7 +225,7 @@ def refuse_to_stop(home: Home, *_: Any) -> NoReturn:
                 pass
 
 
-async def refuse_to_stop_async(home: Home, *_: Any) -> NoReturn:
+async def refuse_to_stop_async(home: Home, *_: Any) -> None:
     with trio.CancelScope(shield=True):
         await home.send("begun")
         await trio.sleep_forever()

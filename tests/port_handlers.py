@@ -274,18 +274,18 @@ async def send_broken_async(port: Home) -> str:
 # Entries that end, or do not.
 
 
-def wait_for_ever(home: Home, *_: Any) -> NoReturn:
+def wait_for_ever(home: Home, *_: Any) -> None:
     home.send_sync(os.getpid())
     ReceivePort().receive_sync()
     raise AssertionError("a message from nowhere")
 
 
-async def wait_for_ever_async(home: Home, *_: Any) -> NoReturn:
+async def wait_for_ever_async(home: Home, *_: Any) -> None:
     await home.send(os.getpid())
     await trio.sleep_forever()
 
 
-def spin(home: Home) -> NoReturn:
+def spin(home: Home) -> None:
     home.send_sync("begun")
     while True:
         pass

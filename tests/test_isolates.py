@@ -82,7 +82,7 @@ async def test_locals_of_the_test() -> None:
 # Not to be started.
 
 
-@pytest.mark.parametrize("entry", [1, None, (x for x in ()), pytest.param(lambda: (yield), id="generator")])
+@pytest.mark.parametrize("entry", [1, None, (x for x in range(3)), pytest.param(lambda: (yield), id="generator")])
 async def test_no_entry(entry: Any) -> None:
     """What is no function, or a generator function, is refused at once."""
     with pytest.raises(TypeError, match="must be a function that is no generator function"):
@@ -94,7 +94,7 @@ async def test_wrong_options() -> None:
     with pytest.raises(TypeError, match="on_exit= must be a SendPort"):
         open_isolate(work.who, on_exit=ReceivePort())  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="concurrency"):
-        open_isolate(work.who, concurrency=1)  # type: ignore[call-overload]
+        open_isolate(work.who, concurrency=1)  # type: ignore[call-arg]
     with pytest.raises((TypeError, ValueError), match="grace"):
         open_isolate(work.who, shutdown_grace=-1)
 
@@ -144,8 +144,9 @@ async def test_arguments_that_do_not_arrive(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_a_process_that_does_not_start(kind: Kind) -> None:
     """An isolate that dies while it starts is an `IsolateSpawnError`."""
+    entry: Entry = partial(print, ExitOnArrival())
     with pytest.raises(IsolateSpawnError):
-        async with open_isolate(partial(work.send_args, ExitOnArrival())):
+        async with open_isolate(entry):
             raise AssertionError("it has been opened")
 
 

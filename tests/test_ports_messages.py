@@ -205,7 +205,7 @@ async def test_not_to_be_sent(kind: Kind, entry: Entry) -> None:
                 await server.there.send({"jobs": [1, {"lock": port}]})
             assert caught.value.path == "message['jobs'][1]['lock']"
         with pytest.raises(UnsendableError):
-            server.there.send_nowait(number for number in ())
+            server.there.send_nowait(number for number in range(3))
         assert await server.echo("fine") == "fine"
 
 

@@ -105,11 +105,13 @@ class Isolate(Generic[T_co]):
         finally:
             self._waiting -= 1
         self._is_noticed = True
-        assert self._result is not None
-        if isinstance(self._result, outcome.Error):
-            raise self._result.error
-        value: T_co = self._result.value
-        return value
+        result = self._result
+        assert result is not None
+        if isinstance(result, outcome.Value):  # it may be waited for again: an outcome unwraps only once
+            value: T_co = result.value
+            return value
+        assert isinstance(result, outcome.Error)
+        raise result.error
 
     async def aclose(self) -> None:
         """Stop the entry, and wait until the isolate is gone. Dart's `kill(priority: beforeNextEvent)`.

@@ -46,7 +46,7 @@ class Items(trio.abc.ReceiveChannel[Any]):
             self._port.close()  # wakes who waits
 
     async def receive(self) -> Any:
-        """Return the next item. Raises `trio.EndOfChannel` after the last, or what the generator raised."""
+        """Return the next item. After the last: raise `trio.EndOfChannel`, or what the generator raised."""
         if self._is_closed:
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("the block of this stream has been left")
@@ -58,7 +58,8 @@ class Items(trio.abc.ReceiveChannel[Any]):
         except (trio.WouldBlock, trio.ClosedResourceError):
             if self._end is None:
                 raise trio.ClosedResourceError("the block of this stream has been left") from None
-            self._end.unwrap()
+            if isinstance(self._end, outcome.Error):
+                raise self._end.error from None
             raise trio.EndOfChannel from None
 
     def close(self) -> None:
@@ -111,15 +112,19 @@ async def call_with_progress(
         async for value in port:
             report(value)
 
+    result: outcome.Outcome[Any] | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump)
-            result = await crew.call(kind, payload, kwargs, port.send_port)
+            try:
+                result = outcome.Value(await crew.call(kind, payload, kwargs, port.send_port))
+            except Exception as exc:  # to be raised after what was reported before it
+                result = outcome.Error(exc)
             nursery.cancel_scope.cancel()
         while port.statistics().buffered:
             report(port.receive_nowait())
     except BaseExceptionGroup as group:
-        raise only(group) from None
+        raise only(group) from (result.error if isinstance(result, outcome.Error) else None)
     finally:
         port.close()
-    return result
+    return result.unwrap()
