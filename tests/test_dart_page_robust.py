@@ -32,14 +32,11 @@ from trio_isolates import (
 
 gate = contract.gate
 
-overtakes = pytest.mark.xfail(
-    run=False, reason="what comes while a handler blocks in send_sync overtakes what came before it"
-)
 all_entries = pytest.mark.parametrize(
     "entry",
     [
         pytest.param(page.start_robust, id="sync"),
-        pytest.param(page.start_robust_listening, id="listening", marks=overtakes),
+        pytest.param(page.start_robust_listening, id="listening"),
         pytest.param(page.start_robust_async, id="async"),
     ],
 )
@@ -224,7 +221,6 @@ async def test_shutdown(entry: Callable[..., Any]) -> None:
             await commands.send((10, "10"))
 
 
-@overtakes
 @within(20)
 async def test_order_of_what_a_handler_gets(fifo: Fifo, gate: Gate) -> None:
     """A handler gets messages in the order of sending, also those that come while it blocks to answer one."""

@@ -287,7 +287,8 @@ def open_isolate(
     `send_sync`, `receive_sync` and plain `for`. The isolate lives until its entry has returned and
     no `RawReceivePort` of its has a handler. Leaving the block normally waits for that, as a nursery
     waits for its children; left by an exception or a cancellation, the entry is stopped as by
-    `aclose`. What the entry raises cancels the body and comes out of the block as itself.
+    `aclose`. What the entry raises cancels the body and comes out of the block as itself. An isolate
+    that dies does not cancel the body: use `wait`, or an exit notice, to hear of it.
 
     Args:
         entry: what runs; a callable of any kind, or "package.module:function".

@@ -78,7 +78,7 @@ class SyncServer:
         self._window = service.interrupter
         self._context = copy_context()
         self._calls: deque[Frame] = deque()
-        self._is_serving = False
+        self._untaken: deque[Frame] = deque()
         self._is_told_to_close = False
         self._parent = parent_of(service, lambda chunks, _: link.write(chunks))
 
@@ -110,25 +110,30 @@ class SyncServer:
         calls, exchange = self._calls, self._service.exchange
         while True:
             while calls and not exchange.is_paused:
-                self._is_serving = True
                 self._serve_call(calls.popleft())
-                self._is_serving = False
             if self._is_told_to_close:
                 return True
             exchange.sweep()
-            if not self._read():
+            if not self._read(calls_wait=False):
                 return False
             exchange.raise_failure()
 
-    def _read(self) -> bool:
-        """Block for frames and take them; return False if the parent is gone."""
-        frames = self._link.read()
-        exchange = self._service.exchange
-        for kind, ident, body, buffers in frames:
+    def _read(self, *, calls_wait: bool = True) -> bool:
+        """Take the frames that have come, or block for some; return False if the parent is gone.
+
+        A handler of a port may get here again, in the middle of them: it goes on with the next one.
+        """
+        exchange, untaken = self._service.exchange, self._untaken
+        if not untaken:
+            untaken.extend(self._link.read())
+            if not untaken:
+                return False
+        while untaken:
+            kind, ident, body, buffers = untaken.popleft()
             if kind <= EXTENDED:
-                # What is read while a call is served has to wait, and a large body's memory is used again.
-                waits = isinstance(body, memoryview) and (self._is_serving or exchange.is_paused)
-                self._calls.append((kind, ident, bytes(body) if waits else body, buffers))
+                if isinstance(body, memoryview) and (calls_wait or exchange.is_paused):
+                    body = bytes(body)  # noqa: PLW2901  # a large one's memory is used again
+                self._calls.append((kind, ident, body, buffers))
             elif kind == DEFINE:
                 self._service.codec.define(ident, bytes(body))
             elif kind == PING:
@@ -137,13 +142,14 @@ class SyncServer:
                 exchange.take(self._parent, kind, ident, body, buffers)
             elif kind == CLOSE:
                 self._is_told_to_close = True
-        return bool(frames)
+        return True
 
     @interruptible
     def block(self) -> None:
         """Wait for frames, in the middle of a call, and take them."""
         self._settle()
-        self._link.wait_readable()
+        if not self._untaken:
+            self._link.wait_readable()
         if not self._read():
             raise ConnectionResetError("the parent is gone")
         self._service.exchange.raise_failure()
@@ -151,7 +157,7 @@ class SyncServer:
     def poll(self) -> None:
         """Take the frames that have come, in the middle of a call."""
         self._settle()
-        while self._link.is_readable():
+        while self._untaken or self._link.is_readable():
             if not self._read():
                 return
         self._service.exchange.raise_failure()
