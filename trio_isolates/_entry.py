@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, cast, final
 
 import trio
 
@@ -94,5 +94,6 @@ class AsyncEntry:
 def _is_cancelled(error: BaseException) -> bool:
     """True if a cancellation is part of the error: it must go where it is meant to go."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return False
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(_is_cancelled, group.exceptions))
+    return isinstance(error, trio.Cancelled)

@@ -6,6 +6,8 @@ a crew's of one, and its entry a call.
 
 from __future__ import annotations
 
+# pyright: reportPrivateUsage=false
+# (users see only the ends of an isolate's life, which is opened and seen out here)
 import itertools
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable

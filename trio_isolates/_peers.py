@@ -58,9 +58,9 @@ class Neighbour:
     on_switch: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
     drained: Callable[[], Awaitable[None]] | None = None
-    talks: dict[Path, int] = field(factory=dict)
+    talks: dict[Path, int] = field(factory=dict[Path, int])
     read_on: Callable[[], None] = lambda: None
-    owed: dict[object, Callable[[], None]] = field(factory=dict)
+    owed: dict[object, Callable[[], None]] = field(factory=dict[object, Callable[[], None]])
     on_debt: Callable[[], None] = lambda: None
 
     def pay(self) -> None:
@@ -68,60 +68,6 @@ class Neighbour:
         owed, self.owed = self.owed, {}
         for give in owed.values():
             give()
-
-
-@define(eq=False)
-class Peer:
-    """An isolate with which ports of this one exchange messages, near or far; or this one itself.
-
-    home: the path of this isolate. neighbour: over which the other is reached; None for this isolate
-    itself, whose frames go to `accept`, and for what cannot be reached.
-    """
-
-    home: Path
-    path: Path
-    codec: Codec
-    neighbour: Neighbour | None
-    accept: Callable[[Peer, int, int, Chunk, Sequence[memoryview]], object]
-    is_gone: bool = False
-    windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary)
-    busy: set[Window] = field(factory=set)  # kept, as they have messages out
-
-    def window(self, number: int, size: int) -> Window:
-        window = self.windows.get(number)
-        if window is None:
-            window = self.windows[number] = Window(self, number, size)
-        return window
-
-    def send(self, kind: int, ident: int, pickled: Pickled = _NOTHING, *, now: bool = True) -> None:
-        if self.is_gone:
-            return
-        chunks, buffers, definitions = pickled
-        neighbour = self.neighbour
-        if neighbour is None:
-            copies = [memoryview(bytearray(buffer)) for buffer in buffers]
-            self.accept(self, kind, ident, b"".join(chunks), copies)
-        elif neighbour.path == self.path:
-            if definitions:
-                neighbour.write(encode_definitions(definitions), False)
-            neighbour.write(encode(kind, ident, chunks, buffers), now)
-        else:
-            for number, blob in definitions:
-                neighbour.write(self._relay(DEFINE, number, [blob]), False)
-            neighbour.write(self._relay(kind, ident, chunks, buffers), now)
-
-    def _relay(
-        self, kind: int, ident: int, chunks: Sequence[Chunk], buffers: Sequence[memoryview] = ()
-    ) -> list[Chunk]:
-        source = self.home
-        envelope = ENVELOPE.pack(kind, ident, len(self.path), len(source)) + self.path + source
-        return encode(RELAY, 0, [envelope, *chunks], buffers)
-
-    def lose(self) -> None:
-        """It is gone: nobody there will take or give a place any more."""
-        self.is_gone = True
-        for window in list(self.windows.values()):
-            window.shut()
 
 
 @final
@@ -187,3 +133,57 @@ class Window:
         self.peer.busy.discard(self)
         while self._line:
             self._line.popleft().settle(outcome.capture(self.check))
+
+
+@define(eq=False)
+class Peer:
+    """An isolate with which ports of this one exchange messages, near or far; or this one itself.
+
+    home: the path of this isolate. neighbour: over which the other is reached; None for this isolate
+    itself, whose frames go to `accept`, and for what cannot be reached.
+    """
+
+    home: Path
+    path: Path
+    codec: Codec
+    neighbour: Neighbour | None
+    accept: Callable[[Peer, int, int, Chunk, Sequence[memoryview]], object]
+    is_gone: bool = False
+    windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary[int, Window])
+    busy: set[Window] = field(factory=set[Window])  # kept, as they have messages out
+
+    def window(self, number: int, size: int) -> Window:
+        window = self.windows.get(number)
+        if window is None:
+            window = self.windows[number] = Window(self, number, size)
+        return window
+
+    def send(self, kind: int, ident: int, pickled: Pickled = _NOTHING, *, now: bool = True) -> None:
+        if self.is_gone:
+            return
+        chunks, buffers, definitions = pickled
+        neighbour = self.neighbour
+        if neighbour is None:
+            copies = [memoryview(bytearray(buffer)) for buffer in buffers]
+            self.accept(self, kind, ident, b"".join(chunks), copies)
+        elif neighbour.path == self.path:
+            if definitions:
+                neighbour.write(encode_definitions(definitions), False)
+            neighbour.write(encode(kind, ident, chunks, buffers), now)
+        else:
+            for number, blob in definitions:
+                neighbour.write(self._relay(DEFINE, number, [blob]), False)
+            neighbour.write(self._relay(kind, ident, chunks, buffers), now)
+
+    def _relay(
+        self, kind: int, ident: int, chunks: Sequence[Chunk], buffers: Sequence[memoryview] = ()
+    ) -> list[Chunk]:
+        source = self.home
+        envelope = ENVELOPE.pack(kind, ident, len(self.path), len(source)) + self.path + source
+        return encode(RELAY, 0, [envelope, *chunks], buffers)
+
+    def lose(self) -> None:
+        """It is gone: nobody there will take or give a place any more."""
+        self.is_gone = True
+        for window in list(self.windows.values()):
+            window.shut()

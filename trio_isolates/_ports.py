@@ -6,6 +6,8 @@ where, and who has how much room, is the business of `_exchange`.
 
 from __future__ import annotations
 
+# pyright: reportPrivateUsage=false
+# (ports show users nothing of what they are made of, but know it of each other)
 import inspect
 import os
 from collections.abc import Callable, Iterator
@@ -373,6 +375,8 @@ class RawReceivePort:
 
     What the handler raises ends the isolate (see `errors_are_fatal` of `open_isolate`). In the
     parent it comes out of the block of the isolate by which the message came, whose body is cancelled.
+    In an isolate whose code is sync the handler is called while that receives, or waits to send; it
+    cannot be interrupted there.
 
     Args:
         handler: what to call with each message; it can be changed later.

@@ -5,6 +5,8 @@ This module knows that the latest value counts and that a handler is never held 
 
 from __future__ import annotations
 
+# pyright: reportPrivateUsage=false
+# (ports show users nothing of what they are made of, but know it of each other)
 from contextvars import ContextVar
 from typing import Any, Final, final
 

@@ -132,7 +132,7 @@ class SyncServer:
             kind, ident, body, buffers = untaken.popleft()
             if kind <= EXTENDED:
                 if isinstance(body, memoryview) and (calls_wait or exchange.is_paused):
-                    body = bytes(body)  # noqa: PLW2901  # a large one's memory is used again
+                    body = bytes(body)  # a large one's memory is used again
                 self._calls.append((kind, ident, body, buffers))
             elif kind == DEFINE:
                 self._service.codec.define(ident, bytes(body))
