@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from trio_isolates import Isolate, ReceivePort, SendPort, open_isolate
+from trio_isolates import Isolate, ReceivePort, SendPort, current_isolate, open_isolate
 
 Home = SendPort[Any]
 
@@ -102,41 +102,46 @@ def send_on(port: Home, *messages: Any) -> None:
         port.send_nowait(message)
 
 
-kept: list[Any] = []
+_kept: dict[int, list[Any]] = {}
+
+
+def mine() -> list[Any]:
+    """Return what this isolate keeps: inline, modules are shared."""
+    return _kept.setdefault(current_isolate().pid, [])
 
 
 def keep(value: Any) -> None:
-    kept.append(value)
+    mine().append(value)
 
 
 def open_port(size: int = 64) -> Home:
     """Open a port that stays as long as it is kept here."""
     port: ReceivePort[Any] = ReceivePort(size)
-    kept.append(port)
+    keep(port)
     return port.send_port
 
 
 def receive_kept(count: int) -> list[Any]:
-    return [kept[-1].receive_nowait() for _ in range(count)]
+    return [mine()[-1].receive_nowait() for _ in range(count)]
 
 
 def close_kept() -> None:
-    kept.pop().close()
+    mine().pop().close()
 
 
 def drop_kept() -> None:
     """Let a port become garbage."""
-    kept.clear()
+    mine().clear()
 
 
 def statistics_of_kept() -> Any:
-    return kept[-1].statistics()
+    return mine()[-1].statistics()
 
 
 def knows(port: Home) -> bool:
     """Return whether the port is one of those that are kept, by equality and by hash alike."""
-    is_equal = any(other == port for other in kept)
-    assert is_equal == (port in set(kept))
+    is_equal = any(other == port for other in mine())
+    assert is_equal == (port in set(mine()))
     return is_equal
 
 

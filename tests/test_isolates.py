@@ -82,7 +82,9 @@ async def test_locals_of_the_test() -> None:
 # Not to be started.
 
 
-@pytest.mark.parametrize("entry", [1, None, (x for x in range(3)), pytest.param(lambda: (yield), id="generator")])
+@pytest.mark.parametrize(
+    "entry", [1, None, (x for x in range(3)), pytest.param(lambda: (yield), id="generator")]
+)
 async def test_no_entry(entry: Any) -> None:
     """What is no function, or a generator function, is refused at once."""
     with pytest.raises(TypeError, match="must be a function that is no generator function"):
@@ -92,9 +94,9 @@ async def test_no_entry(entry: Any) -> None:
 async def test_wrong_options() -> None:
     """Options that mean nothing are refused at once, and so is what does not fit them."""
     with pytest.raises(TypeError, match="on_exit= must be a SendPort"):
-        open_isolate(work.who, on_exit=ReceivePort())  # type: ignore[call-overload]
+        open_isolate(work.who, on_exit=ReceivePort())  # type: ignore[call-arg, call-overload]
     with pytest.raises(TypeError, match="concurrency"):
-        open_isolate(work.who, concurrency=1)  # type: ignore[call-arg]
+        open_isolate(work.who, concurrency=1)  # type: ignore[call-overload]
     with pytest.raises((TypeError, ValueError), match="grace"):
         open_isolate(work.who, shutdown_grace=-1)
 

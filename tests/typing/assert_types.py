@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, assert_type
 
 import trio
 
-from trio_isolates import Pool, Worker, open_pool, open_worker, run
+from trio_isolates import (
+    Capability,
+    CurrentIsolate,
+    Isolate,
+    IsolateStatistics,
+    Pool,
+    PortStatistics,
+    RawReceivePort,
+    ReceivePort,
+    SendPort,
+    Worker,
+    current_isolate,
+    exit_isolate,
+    open_isolate,
+    open_pool,
+    open_worker,
+    report_progress,
+    run,
+    run_isolate,
+)
 
 
 def length(text: str, /) -> int:
@@ -43,6 +64,26 @@ async def query_slowly(connection: Connection, sql: str, limit: int) -> dict[str
 
 def hang_up(connection: Connection) -> None:
     print(connection)
+
+
+def lines(path: str, limit: int = 10) -> Iterator[str]:
+    yield path * limit
+
+
+async def lines_slowly(path: str) -> AsyncIterator[bytes]:
+    yield path.encode()
+
+
+def count(home: SendPort[int], limit: int) -> str:
+    report_progress(limit)
+    for number in range(limit):
+        home.send_sync(number)
+    return "done"
+
+
+async def count_slowly(home: SendPort[int], limit: int) -> list[int]:
+    await home.send(limit)
+    return [limit]
 
 
 async def a_function_run_alone() -> None:
@@ -95,3 +136,91 @@ async def a_pool_knows_its_handler() -> None:
         async with pool.open_map(["x"], fetch) as pages:
             async for page in pages:
                 assert_type(page, bytes)
+
+
+async def a_port_knows_its_messages() -> None:
+    port = ReceivePort[int](8)
+    assert_type(port, ReceivePort[int])
+    assert_type(port.send_port, SendPort[Any])  # what is received may be covariant, or what is sent known
+    assert_type(await port.receive(), int)
+    assert_type(port.receive_nowait(), int)
+    assert_type(port.receive_sync(), int)
+    assert_type(port.statistics(), PortStatistics)
+    async for message in port:
+        assert_type(message, int)
+    for message in port:
+        assert_type(message, int)
+
+
+async def a_send_port_knows_what_it_takes(home: SendPort[int]) -> None:
+    await home.send(1)
+    await home.send("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    home.send_nowait("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    home.send_sync("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def a_port_is_a_channel(port: ReceivePort[bool], home: SendPort[float]) -> None:
+    wider: ReceivePort[int] = port
+    receiving: trio.abc.ReceiveChannel[bool] = port
+    narrower: SendPort[int] = home
+    sending: trio.abc.SendChannel[float] = home
+    wrong: SendPort[str] = home  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(wider, receiving, narrower, sending, wrong)
+
+
+def a_raw_port_becomes_a_port() -> None:
+    raw = RawReceivePort(print)
+    raw.handler = None
+    raw.handler = 3  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(raw.send_port, SendPort[Any])
+    assert_type(ReceivePort.from_raw(raw), ReceivePort[Any])
+
+
+async def an_isolate_knows_its_entry(port: ReceivePort[int]) -> None:
+    async with open_isolate(count, port.send_port, 3) as isolate:
+        assert_type(isolate, Isolate[str])
+        assert_type(await isolate.wait(), str)
+        token = isolate.pause()
+        assert_type(token, Capability)
+        isolate.resume(token)
+        isolate.resume(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        isolate.add_on_exit(port.send_port, "gone")
+        isolate.add_on_exit(port)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert_type(await isolate.errors.receive(), BaseException)
+        assert_type(isolate.statistics(), IsolateStatistics)
+    async with open_isolate(count_slowly, port.send_port, 3, paused=True, name="slow") as slow:
+        assert_type(await slow.wait(), list[int])
+        assert_type(slow.pause_token, Capability | None)
+    async with open_isolate("package.module:function", 1, "x") as named:
+        assert_type(await named.wait(), Any)
+    open_isolate(count, port.send_port)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    open_isolate(count, port.send_port, "x")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    open_isolate(count, port, 3)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def an_isolate_as_a_task(port: ReceivePort[int]) -> None:
+    async with trio.open_nursery() as nursery:
+        isolate: Isolate[str] = await nursery.start(partial(run_isolate, name="x"), count, port.send_port, 3)
+        assert_type(await isolate.wait(), str)
+
+
+async def a_stream_knows_its_items() -> None:
+    async with open_worker(lines) as worker, open_pool(lines_slowly) as pool:
+        async with worker.open_stream("x", limit=3) as items:
+            assert_type(items, trio.abc.ReceiveChannel[str])
+            async for item in items:
+                assert_type(item, str)
+        async with pool.open_stream("x") as slow_items:
+            assert_type(await slow_items.receive(), bytes)
+
+
+async def a_call_with_progress() -> None:
+    async with open_worker(length) as worker, open_pool(fetch) as pool:
+        assert_type(await worker.call("x", on_progress=print), int)
+        assert_type(await pool.call("x", on_progress=print), bytes)
+        assert_type(await worker.call("x", on_progress=None), int)
+
+
+def inside_of_an_isolate(home: SendPort[str]) -> None:
+    assert_type(current_isolate(), CurrentIsolate)
+    exit_isolate(home, "bye")
