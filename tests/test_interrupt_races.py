@@ -20,15 +20,15 @@ from attrs import Factory, define
 import interrupt_handlers as work
 from fifo import within
 from interrupting import AnyWorker, capture, opened
-from trio_isolates import CallInterrupted, _interrupt, _memory, _service, _worker
+from trio_isolates import CallInterrupted, _interrupt, _memory, _service, _sync_server
 from trio_isolates._exchange import Exchange
 from trio_isolates._interrupt import SIGNAL, Interrupter
 from trio_isolates._memory import Page
 from trio_isolates._messages import CALL, CANCELLED, DROPPED, VALUE, Chunk, Frame, Spec
 from trio_isolates._pickling import Codec
 from trio_isolates._service import Service
+from trio_isolates._sync_server import SyncServer
 from trio_isolates._wire import HEADER
-from trio_isolates._worker import SyncServer
 
 # In one process: a signal at each bytecode of the loop.
 
@@ -58,7 +58,7 @@ class Sweep:
     signals: at which of the bytecodes from there on the signal comes.
     """
 
-    files: Final = {module.__file__ for module in (_interrupt, _memory, _service, _worker)}
+    files: Final = {module.__file__ for module in (_interrupt, _memory, _service, _sync_server)}
 
     def __init__(self, number: int, signals: range, make: Callable[[Page], Interrupter]) -> None:
         self.left = number

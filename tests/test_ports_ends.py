@@ -18,7 +18,7 @@ import port_handlers as work
 from contract import Kind, each_way, those_with
 from fifo import within
 from trio_isolates import Isolate, IsolateDied, RawReceivePort, ReceivePort, SendPort, open_isolate
-from trio_isolates._ports import current_exchange
+from trio_isolates._here import current_exchange
 
 kind = contract.kind
 

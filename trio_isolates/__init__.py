@@ -14,8 +14,9 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _wire _identities _by_value _unsendable _pickling                  no I/O
 #   _exceptions _calls _restart                                        no I/O
 #   _memory _link                                                      bytes that move
-#   _interrupt _peers _inbox _exchange _ports _direct _progress _current  ports, on both sides
-#   _entry _service _worker _environment _boot                         inside the isolate
+#   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
+#   _here _capability _ports _progress _current                        ports, on both sides
+#   _entry _service _sync_server _async_server _environment _boot      inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them
 #   _stream _open_isolate _open_worker _run _map _pool                 the doors
@@ -25,6 +26,7 @@ import sys
 if sys.platform == "win32":
     raise ImportError("trio_isolates needs POSIX: signals, process groups, descriptors to hand over")
 
+from ._capability import Capability
 from ._current import CurrentIsolate, current_isolate, exit_isolate
 from ._errors import (
     CallInterrupted,
@@ -39,7 +41,7 @@ from ._errors import (
 from ._open_isolate import Isolate, IsolateStatistics, open_isolate, run_isolate
 from ._open_worker import Worker, open_worker
 from ._pool import Pool, open_pool
-from ._ports import Capability, PortStatistics, RawReceivePort, ReceivePort, SendPort
+from ._ports import PortStatistics, RawReceivePort, ReceivePort, SendPort
 from ._progress import report_progress
 from ._restart import Restart
 from ._run import current_default_isolate_limiter, run

@@ -1,7 +1,7 @@
 """The first and the last lines that run in a worker process.
 
 They take over what the parent handed on, make the process a good child (a process group of its own,
-no life without its parent, its prints and log records going home), and then give it to `_worker`.
+no life without its parent, its prints and log records going home), and then give it to a server.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from typing import Any, Final, NoReturn, final
 import trio
 
 from . import _environment
+from ._async_server import AsyncServer
 from ._exceptions import dump_error
 from ._exchange import Exchange
+from ._here import adopt_exchange, set_process_exchange
 from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import BlockingLink, Link, SocketPipe, receive_fds, send_fds
 from ._memory import Page
 from ._messages import ADDRESS, DEFINE, FAILED, LOG, SPEC, Chunk, Spec
 from ._pickling import Codec
-from ._ports import adopt_exchange, set_process_exchange
 from ._service import Service
+from ._sync_server import SyncServer
 from ._wire import encode
-from ._worker import AsyncServer, SyncServer
 
 HANDOVER: Final = "_trio_isolates_handover"
 """Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""

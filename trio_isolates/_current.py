@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
-from ._ports import SendPort, current_exchange
+from ._here import current_exchange
+from ._ports import SendPort
 
 
 @frozen

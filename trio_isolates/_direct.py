@@ -13,8 +13,8 @@ import trio
 
 from ._exchange import Exchange
 from ._link import Link, SocketPipe
+from ._pace import pay_debts, rest
 from ._peers import Neighbour, Path
-from ._ports import pay_debts, rest
 
 
 @final

@@ -19,6 +19,7 @@ import trio
 from ._engine import Death, EndedEarly, Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
+from ._here import current_exchange
 from ._link import Link
 from ._messages import (
     ADDRESS,
@@ -43,9 +44,9 @@ from ._messages import (
     Spec,
 )
 from ._options import GcPolicy
+from ._pace import pay_debts, rest
 from ._peers import Neighbour
 from ._pickling import Codec
-from ._ports import current_exchange, pay_debts, rest
 from ._wire import encode, encode_definitions
 
 _STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised "}

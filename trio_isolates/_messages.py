@@ -1,7 +1,7 @@
 """The words on a link: what each kind of frame means and which way it goes.
 
 This module knows the vocabulary only; how a frame looks in bytes is the business of `_wire`,
-and what is done about one that of `_worker` (in the isolate) and `_isolate`, `_client` (in the parent).
+and what is done about one that of the servers (in the isolate) and `_isolate`, `_client` (in the parent).
 """
 
 from __future__ import annotations

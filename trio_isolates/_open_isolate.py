@@ -18,12 +18,13 @@ import outcome
 import trio
 from attrs import evolve, frozen
 
+from ._capability import Capability
 from ._engine import Engine
 from ._errors import IsolateDied
 from ._messages import CALL, PAUSE, RESUME
 from ._options import make_options
 from ._pickling import Codec
-from ._ports import Capability, SendPort
+from ._ports import SendPort
 from ._service import is_generator
 from ._supervisor import Crew, only, open_crew
 

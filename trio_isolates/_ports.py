@@ -9,68 +9,24 @@ from __future__ import annotations
 # pyright: reportPrivateUsage=false
 # (ports show users nothing of what they are made of, but know it of each other)
 import inspect
-import os
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
 import outcome
 import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from ._exchange import Exchange
+from ._here import current_exchange
 from ._inbox import Inbox
 from ._interrupt import interruptible
-from ._peers import Neighbour, Path, Window
+from ._peers import Path, Window
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _MOST: Final = 1 << 20
-_REST: Final = 0.001  # seconds for which a link is not read while what came by it waits to be received
-_COMPANY: Final = 0.001  # seconds that credits wait for company, where somebody waits for them
-
-# An isolate has one exchange: of its process, of its Trio run, or, inline, of its tasks.
-exchange_of_tasks: ContextVar[Exchange | None] = ContextVar("exchange_of_tasks", default=None)
-_of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_exchange")
-_of_process: list[Exchange] = []
-
-
-def set_process_exchange(exchange: Exchange) -> None:
-    """Make it the exchange of this process, which is an isolate."""
-    _of_process[:] = [exchange]
-
-
-def adopt_exchange(exchange: Exchange) -> None:
-    """Make it the exchange of this Trio run."""
-    _of_run.set(exchange)
-    token = trio.lowlevel.current_trio_token()
-
-    def wake() -> None:
-        try:
-            token.run_sync_soon(exchange.sweep, idempotent=True)
-        except trio.RunFinishedError:
-            pass
-
-    exchange.wake = wake
-
-
-def current_exchange() -> Exchange:
-    """Return the exchange of the isolate in which this is called; a Trio program has one, too."""
-    exchange = exchange_of_tasks.get()
-    if exchange is not None:
-        return exchange
-    try:
-        return _of_run.get()
-    except LookupError:
-        exchange = Exchange()
-        adopt_exchange(exchange)
-        return exchange
-    except RuntimeError:
-        if _of_process:
-            return _of_process[0]
-        raise RuntimeError("ports work in a Trio program and in isolates, and nowhere else") from None
 
 
 def _load_send_port(path: Path, number: int, size: int) -> SendPort[Any]:
@@ -191,27 +147,6 @@ def _check_sync(exchange: Exchange) -> Callable[[], None]:
     if exchange.block is None:
         raise RuntimeError("this would block Trio's loop: use await, or async for")
     return exchange.block
-
-
-async def rest(neighbour: Neighbour) -> None:
-    """Read no more from there until what has come is about to be used up, or for a little while.
-
-    Else the link would be read in vain, one message at a time, in each turn of the loop.
-    """
-    about_used_up = trio.Event()
-    neighbour.read_on = about_used_up.set
-    with trio.move_on_after(_REST):
-        await about_used_up.wait()
-
-
-async def pay_debts(neighbour: Neighbour) -> None:
-    """Give back, a little later, the places in windows that somebody waits for, for ever."""
-    while True:
-        owing = trio.Event()
-        neighbour.on_debt = owing.set
-        await owing.wait()
-        await trio.sleep(_COMPANY)
-        neighbour.pay()
 
 
 @frozen
@@ -423,11 +358,3 @@ class RawReceivePort:
         port, self._port = self._port, None
         assert port is not None
         return port
-
-
-@final
-@frozen
-class Capability:
-    """A token that nobody can guess: equal to itself wherever it has been, and to nothing else."""
-
-    _token: bytes = field(factory=lambda: os.urandom(16), init=False)

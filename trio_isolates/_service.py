@@ -36,6 +36,7 @@ from ._messages import (
     Mode,
     Spec,
 )
+from ._peers import Neighbour
 from ._pickling import Codec, Pickled
 from ._ports import SendPort
 from ._progress import Reporter, reporter
@@ -131,6 +132,12 @@ class Service:
         if spec.is_entry and self.handler is not None:
             make = BlockingEntry if self.mode == "sync" else AsyncEntry
             self.handler = make(self.handler, exchange, None if spec.errors_are_fatal else self.report)
+
+    def connect(self, write: Callable[[list[Chunk], bool], None], *, is_near: bool = False) -> Neighbour:
+        """Connect the exchange of this isolate with its parent's."""
+        parent = Neighbour(self.exchange.parent_path, self.codec, write, self.exchange.fail, is_near)
+        self.exchange.connect(parent, is_parent=True)
+        return parent
 
     def setup(self) -> Iterator[Callable[..., Any]]:
         """Give the functions to call before READY, in order; the result of each goes to `keep`."""

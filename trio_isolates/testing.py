@@ -22,10 +22,12 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, final, get_args
 import trio
 from attrs import define, field
 
+from ._async_server import AsyncServer
 from ._engine import Death, Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
 from ._exchange import Exchange
+from ._here import exchange_of_tasks
 from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import Link
@@ -34,12 +36,10 @@ from ._messages import ADDRESS, DEFINE, ERROR, FAILED, SPEC, VALUE, Chunk, Frame
 from ._open_worker import Worker
 from ._pickling import Codec
 from ._pool import Pool
-from ._ports import exchange_of_tasks
 from ._run import isolate_limiter, usable_cpus
 from ._service import Service, Work
 from ._unsendable import type_name
 from ._wire import encode, encode_definitions
-from ._worker import AsyncServer
 
 __all__ = ["InlineEngine"]
 

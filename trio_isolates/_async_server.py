@@ -1,15 +1,11 @@
-"""What runs inside an isolate: calls in, one answer each out.
+"""What runs inside an isolate on Trio: calls in, one answer each out, side by side.
 
-There are two loops. `SyncServer` is a plain blocking one, for a sync handler; `AsyncServer` runs on
-Trio, for an async handler or none. Both begin calls in the order in which they came, mark each as
-begun before they open its arguments, and answer each exactly once. This module does not know
-where the isolate lives, nor who calls.
+The laws are those of `_sync_server`. This module does not know where the isolate lives, nor who calls.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -22,11 +18,9 @@ import trio
 
 from ._direct import DirectLink
 from ._errors import CallInterrupted, UnsendableError
-from ._interrupt import interruptible
-from ._link import BlockingLink, Link
+from ._link import Link
 from ._messages import (
     BYE,
-    CALL,
     CANCEL,
     CANCELLED,
     CHUNK,
@@ -45,190 +39,10 @@ from ._messages import (
     Chunk,
     Frame,
 )
-from ._peers import Neighbour
-from ._ports import SendPort, pay_debts, rest
-from ._service import Service, Work, checked, is_async, not_async
+from ._pace import pay_debts, rest
+from ._ports import SendPort
+from ._service import Service, Work, checked, is_async
 from ._wire import encode
-
-
-def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> None:
-    try:
-        token.run_sync_soon(function, idempotent=True)
-    except trio.RunFinishedError:
-        pass
-
-
-def parent_of(
-    service: Service, write: Callable[[list[Chunk], bool], None], *, is_near: bool = False
-) -> Neighbour:
-    """Connect this isolate's exchange with its parent's."""
-    exchange = service.exchange
-    parent = Neighbour(exchange.parent_path, service.codec, write, exchange.fail, is_near)
-    exchange.connect(parent, is_parent=True)
-    return parent
-
-
-@final
-class SyncServer:
-    """The blocking loop: one call at a time, on the main thread."""
-
-    def __init__(self, service: Service, link: BlockingLink) -> None:
-        self._service = service
-        self._link = link
-        self._window = service.interrupter
-        self._context = copy_context()
-        self._calls: deque[Frame] = deque()
-        self._untaken: deque[Frame] = deque()
-        self._is_told_to_close = False
-        self._parent = parent_of(service, lambda chunks, _: link.write(chunks))
-
-    def run(self) -> None:
-        """Set up, serve until told to close, tear down."""
-        service = self._service
-        exchange = service.exchange
-        exchange.block, exchange.poll, exchange.exit = self.block, self.poll, self._exit
-        try:
-            for function in service.setup():
-                service.keep(self._call_alone(function))
-        except BaseException as exc:
-            self._answer(service.failed(exc))
-            return
-        self._context = copy_context()
-        self._answer(service.ready())
-        if not self._serve():
-            return
-        outcome: BaseException | None = None
-        try:
-            if (teardown := service.teardown()) is not None:
-                self._call_alone(teardown)
-        except BaseException as exc:
-            outcome = exc
-        self._answer(service.encode(BYE, 0, outcome))
-
-    def _serve(self) -> bool:
-        """Answer calls; return True when told to close, False if the parent is gone."""
-        calls, exchange = self._calls, self._service.exchange
-        while True:
-            while calls and not exchange.is_paused:
-                self._serve_call(calls.popleft())
-            if self._is_told_to_close:
-                return True
-            exchange.sweep()
-            if not self._read(calls_wait=False):
-                return False
-            exchange.raise_failure()
-
-    def _read(self, *, calls_wait: bool = True) -> bool:
-        """Take the frames that have come, or block for some; return False if the parent is gone.
-
-        A handler of a port may get here again, in the middle of them: it goes on with the next one.
-        """
-        exchange, untaken = self._service.exchange, self._untaken
-        if not untaken:
-            untaken.extend(self._link.read())
-            if not untaken:
-                return False
-        while untaken:
-            kind, ident, body, buffers = untaken.popleft()
-            if kind <= EXTENDED:
-                if isinstance(body, memoryview) and (calls_wait or exchange.is_paused):
-                    body = bytes(body)  # a large one's memory is used again
-                self._calls.append((kind, ident, body, buffers))
-            elif kind == DEFINE:
-                self._service.codec.define(ident, bytes(body))
-            elif kind == PING:
-                self._link.write(encode(PONG, ident))
-            elif kind >= MESSAGE:
-                exchange.take(self._parent, kind, ident, body, buffers)
-            elif kind == CLOSE:
-                self._is_told_to_close = True
-        return True
-
-    @interruptible
-    def block(self) -> None:
-        """Wait for frames, in the middle of a call, and take them."""
-        self._settle()
-        if not self._untaken:
-            self._link.wait_readable()
-        if not self._read():
-            raise ConnectionResetError("the parent is gone")
-        self._service.exchange.raise_failure()
-
-    def poll(self) -> None:
-        """Take the frames that have come, in the middle of a call."""
-        self._settle()
-        while self._untaken or self._link.is_readable():
-            if not self._read():
-                return
-        self._service.exchange.raise_failure()
-
-    def _settle(self) -> None:
-        self._service.exchange.sweep()
-        self._parent.pay()
-
-    def _exit(self) -> None:
-        for chunks in self._service.last_words():
-            self._answer(chunks)
-        os._exit(0)
-
-    def _answer(self, chunks: list[Chunk]) -> None:
-        self._service.flush()
-        self._link.write(chunks)
-
-    def _serve_call(self, frame: Frame) -> None:
-        """Answer one call. Its values are let go after the answer is out: to free a large tree takes long."""
-        service, ident = self._service, frame[1]
-        if not self._window.begin(ident):
-            self._answer(encode(DROPPED, ident))
-            return
-        try:
-            kind, (function, args, kwargs, values, port) = service.open(frame)
-        except BaseException as exc:
-            self._answer(service.encode(ERROR, ident, exc))
-            return
-        context = self._context.copy()
-        if values or port is not None:
-            context.run(service.prepare, kind, values, port)
-        if kind == STREAM:
-            function = partial(service.run_stream, function, port)
-        elif kind != CALL and is_async(function):
-            function = partial(self._call_async, kind, function)
-        elif kind == CHUNK:
-            function = partial(service.run_chunk, function)
-        answer, value = self._window.run(ident, partial(context.run, function, *args, **kwargs))
-        if answer == VALUE and inspect.iscoroutine(value):
-            answer, value = ERROR, not_async(function, value)
-        if port is not None and kind != STREAM:
-            try:
-                context.run(service.finish)
-            except UnsendableError as exc:
-                answer, value = ERROR, exc
-        self._answer(service.encode(answer, ident, value))
-        del value  # an error holds this frame, which must not hold the error
-
-    def _call_alone(self, function: Callable[..., Any]) -> Any:
-        """Run a function that nobody can interrupt; an async one under a Trio of its own."""
-        return trio.run(function) if is_async(function) else checked(function, function())
-
-    def _call_async(self, kind: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run an async function alone under Trio; a cancellation cancels its scope."""
-        window = self._window
-
-        async def main() -> Any:
-            token = trio.lowlevel.current_trio_token()
-            with trio.CancelScope() as scope:
-                window.stop_async = partial(_run_soon, token, scope.cancel)
-                if window.active in window.cancelled:
-                    scope.cancel()
-                if kind == CHUNK:
-                    return [await function(item) for item in args[0]]
-                return await function(*args, **kwargs)
-            raise CallInterrupted
-
-        try:
-            return trio.run(main)
-        finally:
-            window.stop_async = None
 
 
 @final
@@ -242,9 +56,7 @@ class AsyncServer:
         self._queue: deque[Frame] = deque()
         self._idle = trio.Event()
         self._context = copy_context()
-        self._parent = parent_of(
-            service, lambda chunks, now: link.write(chunks, now=now), is_near=link.is_near
-        )
+        self._parent = service.connect(lambda chunks, now: link.write(chunks, now=now), is_near=link.is_near)
 
     async def run(self) -> None:
         """Set up, serve until told to close or the link ends, tear down."""

@@ -1,0 +1,50 @@
+"""Which isolate is this? The exchange of the one in which code runs."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+import trio
+
+from ._exchange import Exchange
+
+# An isolate has one exchange: of its process, of its Trio run, or, inline, of its tasks.
+exchange_of_tasks: ContextVar[Exchange | None] = ContextVar("exchange_of_tasks", default=None)
+_of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_exchange")
+_of_process: list[Exchange] = []
+
+
+def set_process_exchange(exchange: Exchange) -> None:
+    """Make it the exchange of this process, which is an isolate."""
+    _of_process[:] = [exchange]
+
+
+def adopt_exchange(exchange: Exchange) -> None:
+    """Make it the exchange of this Trio run."""
+    _of_run.set(exchange)
+    token = trio.lowlevel.current_trio_token()
+
+    def wake() -> None:
+        try:
+            token.run_sync_soon(exchange.sweep, idempotent=True)
+        except trio.RunFinishedError:
+            pass
+
+    exchange.wake = wake
+
+
+def current_exchange() -> Exchange:
+    """Return the exchange of the isolate in which this is called; a Trio program has one, too."""
+    exchange = exchange_of_tasks.get()
+    if exchange is not None:
+        return exchange
+    try:
+        return _of_run.get()
+    except LookupError:
+        exchange = Exchange()
+        adopt_exchange(exchange)
+        return exchange
+    except RuntimeError:
+        if _of_process:
+            return _of_process[0]
+        raise RuntimeError("ports work in a Trio program and in isolates, and nowhere else") from None
