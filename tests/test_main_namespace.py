@@ -190,3 +190,43 @@ async def test_an_isolates_main_is_its_own(tmp_path: Path) -> None:
     async with running(tmp_path, script) as program:
         assert await program.rest() == "DONE\n"
     assert await run(abs, -1) == 1
+
+
+@within(30)
+async def test_a_class_that_was_passed_on(tmp_path: Path) -> None:
+    """A class that goes from isolate to isolate by ports, relayed and direct, is one class in each and at home."""
+    script = """
+        import trio
+        from trio_isolates import ReceivePort, open_isolate
+        class Point:
+            def __init__(self, x):
+                self.x = x
+        async def pass_on(out, home):
+            port = ReceivePort()
+            await out.send(port.send_port)
+            async for point in port:
+                if point is None:
+                    return
+                assert type(point) is Point
+                await home.send(point)
+        def make(to, count):
+            for number in range(count):
+                to.send_sync(Point(number))
+        async def make_async(to, count):
+            for number in range(count):
+                await to.send(Point(number))
+        async def main():
+            out, home = ReceivePort(), ReceivePort()
+            async with open_isolate(pass_on, out.send_port, home.send_port):
+                to = await out.receive()
+                for source in (make, make_async):
+                    async with open_isolate(source, to, 100):
+                        for number in range(100):
+                            point = await home.receive()
+                            assert type(point) is Point and point.x == number
+                await to.send(None)
+        trio.run(main)
+        print("DONE")
+    """
+    async with running(tmp_path, script) as program:
+        assert await program.rest() == "DONE\n"
