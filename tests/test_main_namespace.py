@@ -194,7 +194,7 @@ async def test_an_isolates_main_is_its_own(tmp_path: Path) -> None:
 
 @within(30)
 async def test_a_class_that_was_passed_on(tmp_path: Path) -> None:
-    """A class that goes from isolate to isolate by ports, relayed and direct, is one class in each and at home."""
+    """A class that goes from isolate to isolate by ports, relayed or direct, is one class everywhere."""
     script = """
         import trio
         from trio_isolates import ReceivePort, open_isolate
