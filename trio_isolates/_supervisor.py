@@ -99,6 +99,8 @@ class Crew:
     @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
         """Have one call served by this isolate and no other."""
+        if self._is_over():
+            raise self._unserved()
         if not client.is_open:  # it has died since it was chosen, and would never answer
             raise client.isolate.died(maybe_executed=False)
         call = Call(trio.lowlevel.current_task(), kind, payload, _stays)
@@ -106,13 +108,20 @@ class Crew:
         return await self._wait(call)
 
     async def _wait(self, call: Call) -> Any:
-        self._active += 1
+        self.begin_work()
         try:
             return await trio.lowlevel.wait_task_rescheduled(call.abort)
         finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            self.end_work()
+
+    def begin_work(self) -> None:
+        """From here to `end_work` something is in flight, which a normal end waits for."""
+        self._active += 1
+
+    def end_work(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
 
     def _context_values(self) -> tuple[tuple[int, Any], ...]:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
