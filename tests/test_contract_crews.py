@@ -132,6 +132,33 @@ async def test_a_handler_that_can_be_sent_again(kind: Kind) -> None:
         assert await pool.call(1) == 11
 
 
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("restart", [None, LATE], ids=["never", "late"])
+@within(20)
+async def test_a_handler_that_cannot_be_sent_at_the_start(restart: Restart | None) -> None:
+    """If that happens between the check of what is asked for and the first start, opening fails as well."""
+    with pytest.raises(IsolateSpawnError, match="only once") as caught:
+        async with open_pool(SendableOnce(), workers=2, restart=restart):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, UnsendableError)
+
+
+class SendableOnce:
+    """Can be pickled the first time only."""
+
+    def __init__(self) -> None:
+        self.was_sent = False
+
+    def __call__(self) -> None:
+        pass
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.was_sent:
+            raise ValueError("only once")
+        self.was_sent = True
+        return SendableOnce, ()
+
+
 # Order.
 
 

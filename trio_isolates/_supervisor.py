@@ -62,7 +62,7 @@ class Crew:
         self._all: list[Client] = []  # every one that is not known to be gone
         self._opened = trio.Event()
         self._was_manned = False
-        self._first_failures: dict[int, IsolateSpawnError] = {}  # by the post
+        self._first_failures: dict[int, IsolateError] = {}  # by the post
         self._teardown_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
         self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
@@ -216,6 +216,7 @@ class Crew:
             except UnsendableError as exc:  # what the handler holds has changed since
                 failure: IsolateError = IsolateSpawnError(f"{self.options.spec.name!r}: {exc}")
                 failure.__cause__ = exc
+                self._note_failed_start(number, failure)
             else:
                 failure = await self._serve(number, client)
             delay = None if self._is_over() else self._judge(client, failure)
@@ -235,9 +236,7 @@ class Crew:
             await client.isolate.wait_ready()
         except IsolateSpawnError as exc:
             self._all.remove(client)
-            self._first_failures.setdefault(number, exc)
-            if len(self._first_failures) == self.size:
-                self._opened.set()
+            self._note_failed_start(number, exc)
             return exc
         self._admit(client)
         await client.isolate.wait_dead()
@@ -245,6 +244,11 @@ class Crew:
         if self._teardown_error is None:
             self._teardown_error = client.isolate.teardown_error
         return client.isolate.died(maybe_executed=False)
+
+    def _note_failed_start(self, number: int, failure: IsolateError) -> None:
+        self._first_failures.setdefault(number, failure)
+        if len(self._first_failures) == self.size:
+            self._opened.set()
 
     def _admit(self, client: Client) -> None:
         self._opened.set()
