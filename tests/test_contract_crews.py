@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import contract
 import contract_handlers as work
 from contract import Gate, Kept, Kind
 from fifo import Fifo, within
+from handlers import apply_async
 from trio_isolates import (
     IsolateDied,
     IsolateSpawnError,
@@ -273,3 +275,29 @@ async def test_another_run() -> None:
 def use_elsewhere(method: Callable[..., Any], *args: Any) -> None:
     with pytest.raises(RuntimeError, match=r"another trio\.run.*trio\.from_thread\.run"):
         trio.run(method, *args)
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("how", ["close", "kill"])
+@pytest.mark.parametrize("open_one", [open_worker, open_pool])
+@within(20)
+async def test_ended_from_elsewhere(open_one: Callable[..., Any], how: str, fifo: Fifo, gate: Gate) -> None:
+    """`close` and `kill` from a thread or another Trio run raise, and change nothing for anybody."""
+    options = {"max_in_flight": 1} if open_one is open_worker else {"max_in_flight": 1, "workers": 1}
+    async with open_one(apply_async, **options) as opened, trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        for _ in range(3):
+            kept.start(opened.call, work.tell_and_wait_for, fifo.path, "begun", gate.path)
+        assert await fifo.line() == "begun"
+        assert opened.statistics().queued == 2
+        method = getattr(opened, how)
+
+        async def in_a_run() -> None:
+            method()
+
+        for use in (method, partial(trio.run, in_a_run)):
+            with pytest.raises(RuntimeError, match=r"another trio\.run.*trio\.from_thread\.run"):
+                await trio.to_thread.run_sync(use)
+        assert opened.statistics().queued == 2
+        gate.let_pass(3)
+    assert kept.outcomes == 3 * [outcome.Value("x")]

@@ -134,10 +134,10 @@ class Crew:
         self._check_run()
 
     def _check_run(self) -> None:
-        if trio.lowlevel.current_trio_token() is not self._token:
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError(
-                f"{self.options.spec.name!r} belongs to another trio.run; "
-                "from a thread, use trio.from_thread.run(worker.call, ...)"
+                f"{self.options.spec.name!r} belongs to another trio.run; from a thread, "
+                "use trio.from_thread.run(worker.call, ...) or trio.from_thread.run_sync(worker.kill)"
             )
 
     def _find_place(self) -> Client | None:
@@ -329,10 +329,15 @@ class Crew:
     # The end.
 
     def close(self) -> None:
+        self._check_run()
         self.is_closed = True
 
     def kill(self) -> None:
         """End every isolate at once."""
+        self._check_run()
+        self._kill()
+
+    def _kill(self) -> None:
         self.is_closed = True
         self._was_killed = True
         self._refuse_waiters()
@@ -355,7 +360,7 @@ class Crew:
         try:
             await self.drain()
         except BaseException:
-            self.kill()
+            self._kill()
             with trio.CancelScope(shield=True):
                 await self._wait_dead()
             raise
@@ -394,7 +399,7 @@ class Crew:
                 await self.stop()
             except BaseException as exc:  # a second Ctrl-C: no grace
                 error = error or only(exc)
-            self.kill()
+            self._kill()
             error = await self._wait_dead() or error
         self._scope.cancel()
         return self._final_error(error)
