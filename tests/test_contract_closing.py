@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncIterator, Callable, MutableSequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import outcome
@@ -196,3 +197,32 @@ async def cancel_when_both_have_begun(fifo: Fifo, pool: Pool[..., Any]) -> list[
         with trio.CancelScope() as scope:
             return await pool.broadcast(work.tell_and_wait, fifo.path)
     return None
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("is_normal", [True, False], ids=["normally", "by an exception"])
+@within(20)
+async def test_left_just_after_a_broadcast(is_normal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block left before a broadcast has sent anything waits for it all the same, or refuses it."""
+    async with trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        with suppress(KeyError):
+            async with open_two() as pool:
+                kept.start(pool.broadcast, work.add, 1)
+                # The broadcast before the body, but the closing before what the broadcast has started.
+                monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+                monkeypatch.setattr(trio._core._run, "_r", NewestFirst())
+                await trio.lowlevel.checkpoint()
+                if not is_normal:
+                    raise KeyError("mine")
+    if is_normal:
+        assert kept.outcomes == [outcome.Value([11, 11])]
+    else:
+        assert [type(error) for error in kept.errors] == [trio.ClosedResourceError]
+
+
+class NewestFirst(random.Random):
+    """In place of Trio's dice: of the tasks that run next, the youngest does first."""
+
+    def shuffle(self, tasks: MutableSequence[Any]) -> None:
+        """They are sorted by age, and taken from the end."""

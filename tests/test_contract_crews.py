@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import contract
 import contract_handlers as work
 from contract import Gate, Kept, Kind
 from fifo import Fifo, within
+from handlers import apply_async
 from trio_isolates import (
     IsolateDied,
     IsolateSpawnError,
@@ -130,6 +132,33 @@ async def test_a_handler_that_can_be_sent_again(kind: Kind) -> None:
             await trio.lowlevel.checkpoint()
         del adder.lock  # type: ignore[attr-defined]
         assert await pool.call(1) == 11
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("restart", [None, LATE], ids=["never", "late"])
+@within(20)
+async def test_a_handler_that_cannot_be_sent_at_the_start(restart: Restart | None) -> None:
+    """If that happens between the check of what is asked for and the first start, opening fails as well."""
+    with pytest.raises(IsolateSpawnError, match="only once") as caught:
+        async with open_pool(SendableOnce(), workers=2, restart=restart):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, UnsendableError)
+
+
+class SendableOnce:
+    """Can be pickled the first time only."""
+
+    def __init__(self) -> None:
+        self.was_sent = False
+
+    def __call__(self) -> None:
+        pass
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.was_sent:
+            raise ValueError("only once")
+        self.was_sent = True
+        return SendableOnce, ()
 
 
 # Order.
@@ -246,3 +275,29 @@ async def test_another_run() -> None:
 def use_elsewhere(method: Callable[..., Any], *args: Any) -> None:
     with pytest.raises(RuntimeError, match=r"another trio\.run.*trio\.from_thread\.run"):
         trio.run(method, *args)
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("how", ["close", "kill"])
+@pytest.mark.parametrize("open_one", [open_worker, open_pool])
+@within(20)
+async def test_ended_from_elsewhere(open_one: Callable[..., Any], how: str, fifo: Fifo, gate: Gate) -> None:
+    """`close` and `kill` from a thread or another Trio run raise, and change nothing for anybody."""
+    options = {"max_in_flight": 1} if open_one is open_worker else {"max_in_flight": 1, "workers": 1}
+    async with open_one(apply_async, **options) as opened, trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        for _ in range(3):
+            kept.start(opened.call, work.tell_and_wait_for, fifo.path, "begun", gate.path)
+        assert await fifo.line() == "begun"
+        assert opened.statistics().queued == 2
+        method = getattr(opened, how)
+
+        async def in_a_run() -> None:
+            method()
+
+        for use in (method, partial(trio.run, in_a_run)):
+            with pytest.raises(RuntimeError, match=r"another trio\.run.*trio\.from_thread\.run"):
+                await trio.to_thread.run_sync(use)
+        assert opened.statistics().queued == 2
+        gate.let_pass(3)
+    assert kept.outcomes == 3 * [outcome.Value("x")]

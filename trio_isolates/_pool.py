@@ -254,6 +254,7 @@ class Pool(Generic[P, T_co]):
     async def broadcast(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> list[R]: ...
     @overload
     async def broadcast(self, fn: Callable[[*Ts], R], *args: *Ts) -> list[R]: ...
+    @trio.lowlevel.enable_ki_protection
     async def broadcast(self, fn: Callable[[*Ts], Any], *args: *Ts) -> list[Any]:
         """Call a function once in every isolate that can serve now; return the results.
 
@@ -271,12 +272,15 @@ class Pool(Generic[P, T_co]):
             except Exception as exc:
                 outcomes[index] = outcome.Error(exc)
 
+        crew.begin_work()  # a call that is not sent yet is in flight, too
         try:
             async with trio.open_nursery() as nursery:
                 for index, client in enumerate(clients):
                     nursery.start_soon(run_one, index, client)
         except BaseExceptionGroup as group:  # a Ctrl-C
             raise only(group) from None
+        finally:
+            crew.end_work()
         return [result.unwrap() for result in outcomes]
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class Crew:
         self._all: list[Client] = []  # every one that is not known to be gone
         self._opened = trio.Event()
         self._was_manned = False
-        self._first_failures: dict[int, IsolateSpawnError] = {}  # by the post
+        self._first_failures: dict[int, IsolateError] = {}  # by the post
         self._teardown_error: BaseException | None = None
         self._handler_error: BaseException | None = None
         self._lost = 0  # posts that nobody will man again
@@ -107,6 +107,8 @@ class Crew:
     @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
         """Have one call served by this isolate and no other."""
+        if self._is_over():
+            raise self._unserved()
         if not client.is_open:  # it has died since it was chosen, and would never answer
             raise client.isolate.died(maybe_executed=False)
         call = Call(trio.lowlevel.current_task(), kind, payload, _stays)
@@ -114,13 +116,20 @@ class Crew:
         return await self._wait(call)
 
     async def _wait(self, call: Call) -> Any:
-        self._active += 1
+        self.begin_work()
         try:
             return await trio.lowlevel.wait_task_rescheduled(call.abort)
         finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            self.end_work()
+
+    def begin_work(self) -> None:
+        """From here to `end_work` something is in flight, which a normal end waits for."""
+        self._active += 1
+
+    def end_work(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
 
     def _context_values(self) -> tuple[tuple[int, Any], ...]:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
@@ -133,10 +142,10 @@ class Crew:
         self._check_run()
 
     def _check_run(self) -> None:
-        if trio.lowlevel.current_trio_token() is not self._token:
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError(
-                f"{self.options.spec.name!r} belongs to another trio.run; "
-                "from a thread, use trio.from_thread.run(worker.call, ...)"
+                f"{self.options.spec.name!r} belongs to another trio.run; from a thread, "
+                "use trio.from_thread.run(worker.call, ...) or trio.from_thread.run_sync(worker.kill)"
             )
 
     def _find_place(self) -> Client | None:
@@ -222,6 +231,7 @@ class Crew:
             except UnsendableError as exc:  # what the handler holds has changed since
                 failure: IsolateError = IsolateSpawnError(f"{self.options.spec.name!r}: {exc}")
                 failure.__cause__ = exc
+                self._note_failed_start(number, failure)
             else:
                 failure = await self._serve(number, client)
             delay = None if self._is_over() else self._judge(client, failure)
@@ -241,9 +251,7 @@ class Crew:
             await client.isolate.wait_ready()
         except IsolateSpawnError as exc:
             self._all.remove(client)
-            self._first_failures.setdefault(number, exc)
-            if len(self._first_failures) == self.size:
-                self._opened.set()
+            self._note_failed_start(number, exc)
             return exc
         self._admit(client)
         await client.isolate.wait_dead()
@@ -251,6 +259,11 @@ class Crew:
         if self._teardown_error is None:
             self._teardown_error = client.isolate.teardown_error
         return client.isolate.died(maybe_executed=False)
+
+    def _note_failed_start(self, number: int, failure: IsolateError) -> None:
+        self._first_failures.setdefault(number, failure)
+        if len(self._first_failures) == self.size:
+            self._opened.set()
 
     def _admit(self, client: Client) -> None:
         self._opened.set()
@@ -331,10 +344,15 @@ class Crew:
     # The end.
 
     def close(self) -> None:
+        self._check_run()
         self.is_closed = True
 
     def kill(self) -> None:
         """End every isolate at once."""
+        self._check_run()
+        self._kill()
+
+    def _kill(self) -> None:
         self.is_closed = True
         self._was_killed = True
         self._refuse_waiters()
@@ -367,7 +385,7 @@ class Crew:
         try:
             await self.drain()
         except BaseException:
-            self.kill()
+            self._kill()
             with trio.CancelScope(shield=True):
                 await self._wait_dead()
             raise
@@ -406,7 +424,7 @@ class Crew:
                 await self.stop()
             except BaseException as exc:  # a second Ctrl-C: no grace
                 error = error or only(exc)
-            self.kill()
+            self._kill()
             error = await self._wait_dead() or error
         self._scope.cancel()
         return self._final_error(error)
