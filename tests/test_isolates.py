@@ -304,6 +304,23 @@ async def test_what_its_clean_up_raises() -> None:
             await isolate.wait()
 
 
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_what_its_clean_up_raises_besides() -> None:
+    """What the entry's clean-up raises is a note if the body failed, and comes out if it was cancelled."""
+    port: ReceivePort[Any] = ReceivePort()
+    with pytest.raises(KeyError, match="the body") as caught:
+        async with open_isolate(work.fail_when_stopped, port.send_port):
+            assert await port.receive() == "begun"
+            raise KeyError("the body")
+    assert caught.value.__notes__ == ["besides: ZeroDivisionError: in its clean-up"]
+    with pytest.raises(ZeroDivisionError, match="in its clean-up"), trio.CancelScope() as scope:
+        async with open_isolate(work.fail_when_stopped, port.send_port):
+            assert await port.receive() == "begun"
+            scope.cancel()
+            await trio.sleep_forever()
+
+
 @each_way(work.return_unsendable, work.return_unsendable_async)
 @within(20)
 async def test_a_result_that_cannot_be_sent(kind: Kind, entry: Entry) -> None:

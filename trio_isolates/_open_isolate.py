@@ -231,10 +231,19 @@ class Isolate(Generic[T_co]):
         if isinstance(result, outcome.Error) and not isinstance(result.error, IsolateDied) and not is_known:
             self._body_scope.cancel()
 
-    def _final_error(self) -> BaseException | None:
-        if isinstance(self._result, outcome.Error) and not self._is_noticed:
-            return self._result.error
-        return None
+    def _final_error(self, error: BaseException | None) -> BaseException | None:
+        """Return what the block is to raise, after a body that has raised this."""
+        if self._is_noticed or not isinstance(self._result, outcome.Error):
+            return error
+        ours = self._result.error
+        if error is None:
+            return ours
+        if ours is error or isinstance(ours, (trio.Cancelled, trio.ClosedResourceError, IsolateDied)):
+            return error
+        if isinstance(error, trio.Cancelled):
+            return ours
+        error.add_note(f"besides: {type(ours).__name__}: {ours}")
+        return error
 
 
 @overload
@@ -344,8 +353,7 @@ async def _open(
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a Ctrl-C
             error = error or only(group)
-        if error is None:
-            error = isolate._final_error()
+        error = isolate._final_error(error)
         if error is not None:
             raise error
 
