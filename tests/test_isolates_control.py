@@ -315,7 +315,6 @@ async def test_exit_with_what_cannot_be_sent(kind: Kind, entry: Entry) -> None:
         assert "send its send_port" in await isolate.wait()
 
 
-@those_with("own process")
 @pytest.mark.parametrize("entry", [work.exit_with, work.exit_with_async])
 @within(20)
 async def test_exit_of_a_worker(kind: Kind, entry: Entry) -> None:

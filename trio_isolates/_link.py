@@ -199,6 +199,10 @@ class Link:
             if frames := self._decoder.received(count):
                 return frames
 
+    def finish(self) -> None:
+        """Take no more frames; those that are queued still go."""
+        self.broken = True
+
     def read_nowait(self) -> list[Frame]:
         """Return the frames that are there, or an empty list if none is whole yet."""
         while True:

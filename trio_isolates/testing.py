@@ -237,6 +237,7 @@ class _InlineHost:
     def _exit(self, link: Link) -> NoReturn:
         for chunks in self._service.last_words():
             link.write(chunks, now=True)
+        link.finish()
         self._is_exiting.set()
         raise CallInterrupted
 
