@@ -248,6 +248,49 @@ async def test_calls_that_move(kind: Kind, open_one: Callable[..., Any], fifo: F
     assert kept.outcomes.count(outcome.Value("x")) == 6
 
 
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_cancelled_by_its_own_pickling(fifo: Fifo, gate: Gate) -> None:
+    """A call in line that is cancelled while it is pickled never runs; those behind it are served.
+
+    They may hold what was described to the isolate in that pickle for the first time.
+    """
+
+    class Local:
+        pass
+
+    local = Local()
+    scope = trio.CancelScope()
+    async with open_worker(apply_async, max_in_flight=1) as worker, trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        kept.start(worker.call, work.tell_and_wait_for, fifo.path, "begun", gate.path)
+        assert await fifo.line() == "begun"
+
+        async def call() -> None:
+            with scope:
+                await worker.call(work.mark, local, Cancels(scope))
+
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        kept.start(worker.call, len, [local])
+        gate.let_pass()
+    assert scope.cancelled_caught
+    assert kept.outcomes == [outcome.Value("x"), outcome.Value(1)]
+    found = worker.statistics()
+    assert (found.queued, found.done, found.failed, found.cancelled) == (0, 2, 0, 1)
+
+
+class Cancels:
+    """Cancels a scope when it is pickled."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._scope.cancel()
+        return str, ()
+
+
 # Other loops.
 
 

@@ -112,9 +112,12 @@ class Client:
                 self._nursery.cancel_scope.cancel()
 
     def start(self, call: Call) -> None:
-        """Send a call. Raises `UnsendableError`; the call is then as it was."""
+        """Send a call, unless its own pickling ends it. Raises `UnsendableError`; it is then as it was."""
         try:
             pickled = self.isolate.codec.dumps(call.payload, "args")
+            if call.is_settled:
+                self.isolate.define(pickled[2])
+                return
             ident = self._calls.next_ident
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:

@@ -285,10 +285,13 @@ class Isolate:
         now: bool = True,
     ) -> None:
         """Queue one frame, after those with the definitions that it needs."""
-        assert self._link is not None
-        if definitions:  # first and by themselves: they stay said, even if the message is too large
-            self._link.write(encode_definitions(definitions), now=False)
-        self._link.write(encode(kind, ident, chunks, buffers), now=now)
+        self.define(definitions)  # first and by themselves: they stay said, even if the message is too large
+        self.link.write(encode(kind, ident, chunks, buffers), now=now)
+
+    def define(self, definitions: Sequence[tuple[int, bytes]]) -> None:
+        """Queue definitions, which the codec takes for said from now on."""
+        if definitions:
+            self.link.write(encode_definitions(definitions), now=False)
 
     def _write(self, chunks: list[Chunk], now: bool) -> None:
         if self._link is not None:

@@ -40,10 +40,17 @@ class Line(Generic[W]):
         self._waiting.extendleft(reversed(waiting))
         self._length += len(waiting)
 
+    @property
+    def first(self) -> W:
+        """Who is next, still in the line. There must be one."""
+        while (first := self._waiting[0]).is_settled:
+            self._waiting.popleft()
+        return first
+
     def pop(self) -> W:
         """Take the first out of the line. There must be one."""
-        while (first := self._waiting.popleft()).is_settled:
-            pass
+        first = self.first
+        self._waiting.popleft()
         self._length -= 1
         return first
 

@@ -186,11 +186,15 @@ class Crew:
     def _on_room(self, client: Client) -> None:
         """Send from the line here and now: in the order in which the calls were made."""
         while self._line and client.has_room:
-            call = self._line.pop()
+            call = self._line.first
             try:
                 client.start(call)
             except BaseException as exc:
-                call.fail(exc)
+                if not call.is_settled:
+                    self._line.pop().fail(exc)
+            else:
+                if not call.is_settled:
+                    self._line.pop()
 
     def _refuse_waiters(self) -> None:
         while self._line:
