@@ -229,7 +229,7 @@ class AsyncServer:
     ) -> tuple[int, Any]:
         if is_async(function):
             if kind == CHUNK:
-                return VALUE, [await function(item) for item in args[0]]
+                return VALUE, await self._service.run_chunk_async(function, *args)
             return VALUE, await function(*args, **kwargs)
         if kind == CHUNK:
             function = partial(self._service.run_chunk, function)

@@ -24,6 +24,7 @@ from contextvars import Context, ContextVar
 from types import CellType, FunctionType
 from typing import Any, Final, TypeAlias
 
+import trio
 from cloudpickle import cloudpickle as _cloudpickle
 
 cloudpickle: Any = _cloudpickle  # published without types
@@ -332,6 +333,19 @@ def _reduce_file(file: io.TextIOWrapper) -> Reduced:
     raise TypeError("cannot pickle '_io.TextIOWrapper' object")  # cloudpickle would send what is in the file
 
 
+def _refuse(_: object) -> Reduced:
+    raise TypeError("it stays with its loop; to be told something from there, send a port's send_port")
+
+
+# They pickle, and the copy would be dead: what it is told is told to nobody.
+STAYS: Final = (
+    *(trio.Event, trio.Lock, trio.StrictFIFOLock, trio.Semaphore, trio.Condition, trio.CapacityLimiter),
+    *(trio.MemorySendChannel, trio.MemoryReceiveChannel, trio.Nursery, trio.CancelScope),
+    *(trio.lowlevel.ParkingLot, trio.lowlevel.Task, trio.lowlevel.TrioToken),
+)
+"""Types of Trio's whose objects are of use in their own loop only."""
+
+
 def _constant(name: str) -> Callable[[object], str]:
     return lambda _: name
 
@@ -343,6 +357,7 @@ REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_mapping,
     weakref.WeakValueDictionary: _reduce_weak_mapping,
+    **dict.fromkeys(STAYS, _refuse),
     # Compared by identity, and without a reduction of their own.
     type(dataclasses.MISSING): _constant("MISSING"),
     type(dataclasses.KW_ONLY): _constant("KW_ONLY"),

@@ -6,6 +6,7 @@ does not choose the isolate, nor replace it when it dies; that is `_supervisor`'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, final
@@ -18,11 +19,12 @@ from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
 from ._isolate import Isolate
-from ._messages import CALL, CANCEL, CANCELLED, DROPPED, ERROR, EXTENDED, VALUE, Chunk
+from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED, RUN, VALUE, Chunk
 from ._options import Options
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
+_IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
@@ -121,7 +123,7 @@ class Client:
             ident = self._calls.next_ident
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:
-            _rename(exc, call.kind)
+            _rename(exc, call.kind, call.payload)
             raise
         call.client = self
         call.ident = self._calls.add(call)
@@ -293,18 +295,18 @@ def _raise_closed() -> None:
     raise trio.ClosedResourceError("this worker was closed while the call was running")
 
 
-def _rename(error: UnsendableError, kind: int) -> None:
-    """Put the path into the caller's words: what it passed as fn and args."""
-    path = error.path
+def _rename(error: UnsendableError, kind: int, payload: Any) -> None:
+    """Put the path into the caller's words: what it passed as fn and args, or items."""
     if kind == EXTENDED:
+        kind, payload = payload[:2]
         for ours, theirs in (("args[1]", "args"), ("args[2]", "kwargs"), ("args[3]", "context")):
-            if path.startswith(ours):
-                path = theirs + path[len(ours) :]
+            if error.path.startswith(ours):
+                error.rename(ours, theirs)
                 break
-    if kind != CALL and not path.startswith(("kwargs", "context")):
+    if kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
+        error.rename(found[0], f"items[{payload[1][1] + int(found[1])}]")
+    elif kind in (RUN, CHUNK) and not error.path.startswith(("kwargs", "context")):
         for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):
-            if path.startswith(ours):
-                path = theirs + path[len(ours) :]
+            if error.path.startswith(ours):
+                error.rename(ours, theirs)
                 break
-    error.args = (error.args[0].replace(error.path, path, 1),)
-    error.path = path

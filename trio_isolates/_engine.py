@@ -10,7 +10,9 @@ from __future__ import annotations
 # trio-parallel has no types, and the list of multiprocessing's children is its private one:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateUsage=false
 import contextlib
+import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.popen_forkserver
 import multiprocessing.spawn
 import multiprocessing.util
 import os
@@ -18,12 +20,13 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from multiprocessing.reduction import DupFd
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, cast, final
 
 import trio
 import trio._threads
@@ -232,6 +235,23 @@ def _preparation_data(name: str) -> dict[str, Any]:
     return data
 
 
+_plain_poll = multiprocessing.popen_forkserver.Popen.poll
+_poll_lock = threading.Lock()
+
+
+def _poll(self: Any, flag: int = os.WNOHANG) -> int | None:
+    """In the place of multiprocessing's, which loses the exit code if two threads are in it at once.
+
+    A start in one thread polls all children, also one for whose end another thread waits.
+    """
+    if self.returncode is None:
+        if not multiprocessing.connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
+            return None
+        with _poll_lock:
+            return _plain_poll(self, flag)
+    return cast(int, self.returncode)
+
+
 _plain_thread_limiter = trio.to_thread.current_default_thread_limiter
 
 
@@ -251,6 +271,7 @@ def _prepare_starts() -> None:
         return
     multiprocessing.spawn.get_preparation_data = _preparation_data
     trio._threads.current_default_thread_limiter = _thread_limiter
+    multiprocessing.popen_forkserver.Popen.poll = _poll  # type: ignore[method-assign]
     # Made before the first start, it is inherited: a killed isolate that had isolates leaves no folder.
     multiprocessing.util.get_temp_dir()
     server: Any = multiprocessing.forkserver._forkserver
@@ -417,7 +438,11 @@ def find_engine(engine: Engine | str | None) -> Engine:
     """Return the engine itself, the one of that name, or the one in force where it is None."""
     if engine is None:
         return current_engine.get() or _process_engine
+    if isinstance(engine, type):
+        raise TypeError(f"engine= must be an engine object, not a class; did you mean {engine.__name__}()?")
     if not isinstance(engine, str):
+        if not callable(getattr(engine, "host", None)):
+            raise TypeError(f"engine= must be 'process' or an engine object, not {engine!r}")
         return engine
     if engine == "process":
         return _process_engine

@@ -92,6 +92,13 @@ class UnsendableError(IsolateError, TypeError):
         self.path = path
         self.type_name = type_name
 
+    def rename(self, ours: str, theirs: str) -> None:
+        """Say the beginning of the path in the words of who sent the value."""
+        if self.path.startswith(ours):
+            path = theirs + self.path[len(ours) :]
+            self.args = (self.args[0].replace(self.path, path, 1),)
+            self.path = path
+
 
 class RemoteError(IsolateError):
     """Stands in for an exception that cannot, or must not, cross as itself.

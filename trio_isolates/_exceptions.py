@@ -175,7 +175,14 @@ def _uncut(exc: BaseException | None) -> BaseException | None:
 
 def _format(exc: BaseException) -> str:
     try:
-        return _shortened("".join(traceback.format_exception(exc)).rstrip())
+        tb = exc.__traceback__
+        while (
+            tb is not None
+            and tb.tb_next is not None
+            and tb.tb_frame.f_code.co_filename.startswith(_OUR_FOLDERS)
+        ):
+            tb = tb.tb_next
+        return _shortened("".join(traceback.format_exception(type(exc), exc, tb)).rstrip())
     except BaseException as failure:
         return f"<formatting its traceback raised {type(failure).__name__}>"
 

@@ -14,6 +14,14 @@ _of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_ex
 _of_process: list[Exchange] = []
 
 
+def check_in_trio() -> None:
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "trio_isolates needs Trio: use it in an async function that trio.run runs "
+            "(in a notebook, after a first cell %autoawait trio)"
+        )
+
+
 def set_process_exchange(exchange: Exchange) -> None:
     """Make it the exchange of this process, which is an isolate."""
     _of_process[:] = [exchange]

@@ -72,7 +72,8 @@ class Map:
             self._next = last = min(first + self._take_size(), len(self._items))
             started = time.perf_counter()
             try:
-                self._results[first:last] = await self._crew.call(CHUNK, (self._fn, self._items[first:last]))
+                payload = self._fn, (self._items[first:last], first)
+                self._results[first:last] = await self._crew.call(CHUNK, payload)
             except Exception as exc:
                 self._error = self._error or exc
                 scope.cancel()

@@ -6,6 +6,7 @@ which combinations make sense; it does not know what is done with them.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
 
 _counter: Final = itertools.count(1)
+_WORDS: Final = {"run": "fn", "isolate": "entry"}
+"""What the users of some functions call the handler."""
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -60,19 +63,25 @@ class Options:
     cancel_grace: float
     shutdown_grace: float
     gc: GcPolicy
+    word: str = "handler"  # what its user calls the handler
 
 
-def _check_callable(name: str, value: object) -> None:
+def check_callable(name: str, value: object) -> None:
+    """Raise unless `value` can be called, or names what can be; None passes."""
     if isinstance(value, str):
         module, colon, attribute = value.partition(":")
         if not (module and colon and attribute):
             raise ValueError(f"{name}={value!r} is not of the form 'package.module:function'")
     elif value is not None and not callable(value):
-        raise TypeError(f"{name}= must be callable or 'package.module:function', not {value!r}")
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(
+                f"{name} must be a function, not a coroutine: pass {value.__qualname__} without calling it"
+            )
+        raise TypeError(f"{name} must be callable or 'package.module:function', not {value!r}")
 
 
 def _check_handler(handler: object, concurrency: int | None) -> None:
-    _check_callable("handler", handler)
     if concurrency is not None:
         if not isinstance(handler, str) and (handler is None or not needs_trio(handler)):
             raise TypeError(f"concurrency= is for async handlers; {handler!r} is not one")
@@ -135,9 +144,13 @@ def make_options(
     restart: Restart | None = None,
 ) -> Options:
     """Check what was asked for. Raises `TypeError` or `ValueError`, with the option's name."""
+    word = _WORDS.get(kind, "handler")
+    check_callable(word, handler)
+    if word != "handler" and handler is None:
+        raise TypeError(f"{word} must be a function, not None")
     _check_handler(handler, concurrency)
     for option, value in (("init", init), ("state", state), ("teardown", teardown)):
-        _check_callable(option, value)
+        check_callable(f"{option}=", value)
     if state is not None and handler is None:
         raise TypeError("state= is the handler's first argument, and there is no handler")
     if name is not None and not isinstance(name, str):
@@ -161,4 +174,6 @@ def make_options(
         concurrency=concurrency,
         log_levels=log_levels(),
     )
-    return Options(find_engine(engine), spec, max_in_flight, on_cancel, cancel_grace, shutdown_grace, gc)
+    return Options(
+        find_engine(engine), spec, max_in_flight, on_cancel, cancel_grace, shutdown_grace, gc, word
+    )

@@ -39,7 +39,7 @@ from ._client import Client
 from ._engine import Engine
 from ._map import Map, iterate, open_map
 from ._messages import CALL, RUN
-from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_options
+from ._options import GcPolicy, OnCancel, PoolOptions, check_callable, check_positive, make_options
 from ._restart import Restart
 from ._run import usable_cpus
 from ._statistics import PoolStatistics, count
@@ -118,6 +118,7 @@ class Pool(Generic[P, T_co]):
     async def run(self, fn: Callable[[*Ts], R], *args: *Ts) -> R: ...
     async def run(self, fn: Callable[[*Ts], Any], *args: *Ts) -> Any:
         """Call any function in the isolate with the least to do. As `Worker.run`."""
+        check_callable("fn", fn)
         return await self._crew.call(RUN, (fn, args))
 
     @overload
@@ -157,6 +158,7 @@ class Pool(Generic[P, T_co]):
 
         The first exception stops what is in flight and is raised. A cancellation stops it, too.
         """
+        check_callable("fn", fn)
         if chunksize != "auto":
             check_positive("chunksize", chunksize)
         async with aclosing(iterate(items)) as pulled:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 import trio
 
 from ._engine import Engine
+from ._here import check_in_trio
 from ._messages import CALL
 from ._options import GcPolicy, OnCancel, make_options
 from ._service import is_async
@@ -93,6 +94,9 @@ async def run(
     Raises what `Worker.call` raises, and `IsolateSpawnError`. Cancelled: an async function is
     cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
     """
+    check_in_trio()
+    if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
+        raise TypeError(f"limiter= must be a trio.CapacityLimiter, not {limiter!r}")
     on_cancel: OnCancel = "interrupt" if is_async(fn) else "kill"
     options = make_options("run", fn, name=name, on_cancel=on_cancel, gc=gc, engine=engine)
     crew = Crew(options, size=1, restart=None, is_pool=False, replaces_killed=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
+import reprlib
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -21,7 +22,6 @@ from ._interrupt import Interrupter, interruptible
 from ._messages import (
     BYE,
     CALL,
-    CHUNK,
     ERROR,
     EXTENDED,
     FAILED,
@@ -93,6 +93,13 @@ def checked(function: Callable[..., Any], value: Any) -> Any:
     return value
 
 
+def _name_item(error: Exception, item: object, place: int) -> None:
+    try:
+        error.add_note(f"for items[{place}]: {reprlib.repr(item)}")
+    except Exception:  # an exception that fights back, or a __repr__ that raises
+        pass
+
+
 class Service:
     """What both loops share.
 
@@ -134,9 +141,10 @@ class Service:
             self.handler = make(self.handler, exchange, None if spec.errors_are_fatal else self.report)
 
     def connect(self, write: Callable[[list[Chunk], bool], None], *, is_near: bool = False) -> Neighbour:
-        """Connect the exchange of this isolate with its parent's."""
-        parent = Neighbour(self.exchange.parent_path, self.codec, write, self.exchange.fail, is_near)
-        self.exchange.connect(parent, is_parent=True)
+        """Connect the exchange of this isolate with its parent's, which it expects."""
+        parent = self.exchange.parent
+        assert parent is not None
+        parent.write, parent.is_near = write, is_near
         return parent
 
     def setup(self) -> Iterator[Callable[..., Any]]:
@@ -177,12 +185,12 @@ class Service:
         if function is None:
             function = self.handler
         if function is None:
-            raise TypeError("there is no handler: give a function, to `run` or to `map`")
+            raise TypeError("there is no handler: use `run`, or a pool's `map` with a function")
         if kind == STREAM and not self._is_stream:
             raise TypeError(f"the handler {function!r} is no generator function: use `call`")
         if self._is_stream and function is self.handler and kind != STREAM:
             raise TypeError(f"the handler {function!r} is a generator function: use `open_stream`")
-        return kind, (function, (args,) if kind == CHUNK else args, kwargs, values, port)
+        return kind, (function, args, kwargs, values, port)
 
     def prepare(self, kind: int, values: ContextValues, port: SendPort[Any] | None) -> None:
         """Set up the context of a call, in that context."""
@@ -228,10 +236,27 @@ class Service:
 
     @staticmethod
     @interruptible
-    def run_chunk(function: Callable[..., Any], items: list[Any]) -> list[Any]:
+    def run_chunk(function: Callable[..., Any], items: list[Any], first: int) -> list[Any]:
+        """Call the function with each item; first: the place of the first one in the whole."""
         results: list[Any] = []
-        for item in items:  # not a comprehension, which has a frame of its own in 3.11
-            results.append(function(item))  # noqa: PERF401
+        try:
+            for item in items:  # not a comprehension, which has a frame of its own in 3.11
+                results.append(function(item))  # noqa: PERF401
+        except Exception as exc:
+            _name_item(exc, items[len(results)], first + len(results))
+            raise
+        return results
+
+    @staticmethod
+    async def run_chunk_async(function: Callable[..., Any], items: list[Any], first: int) -> list[Any]:
+        """The same with an async function."""
+        results: list[Any] = []
+        try:
+            for item in items:
+                results.append(await function(item))  # noqa: PERF401
+        except Exception as exc:
+            _name_item(exc, items[len(results)], first + len(results))
+            raise
         return results
 
     @staticmethod

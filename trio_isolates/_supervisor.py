@@ -21,6 +21,7 @@ from ._errors import (
     RestartLimitExceeded,
     UnsendableError,
 )
+from ._here import check_in_trio
 from ._messages import EXTENDED
 from ._options import Options
 from ._ports import SendPort
@@ -217,10 +218,10 @@ class Crew:
         if self._is_pool:
             options = evolve(options, spec=evolve(options.spec, name=f"{options.spec.name}.{number}"))
         return Client(
-            options, self.counts, on_room=self._on_room, on_death=self._on_death, on_error=self._end_body
+            options, self.counts, on_room=self._on_room, on_death=self._on_death, on_error=self.end_body
         )
 
-    def _end_body(self, error: BaseException) -> None:
+    def end_body(self, error: BaseException) -> None:
         """A handler of a port has raised over a message from one of the isolates."""
         self._handler_error = self._handler_error or error
         self.body_scope.cancel()
@@ -476,7 +477,12 @@ def only(error: BaseException) -> BaseException:
 async def open_crew(crew: Crew) -> AsyncGenerator[Crew, None]:
     """Man the crew for the length of a block. What the block's body raises comes out as it is."""
     error: BaseException | None = None
-    crew.make_client(1)  # what cannot be sent is said before anything is started
+    check_in_trio()
+    try:
+        crew.make_client(1)  # what cannot be sent is said before anything is started
+    except UnsendableError as exc:
+        exc.rename("handler", crew.options.word)
+        raise
     async with trio.open_nursery() as nursery:
         nursery.start_soon(crew.run)
         try:

@@ -93,7 +93,7 @@ class SyncServer:
                 self._serve_call(calls.popleft())
             if self._is_told_to_close:
                 return True
-            exchange.sweep()
+            self._settle()
             if not self._read(calls_wait=False):
                 return False
             exchange.raise_failure()
@@ -201,7 +201,7 @@ class SyncServer:
                 if window.active in window.cancelled:
                     scope.cancel()
                 if kind == CHUNK:
-                    return [await function(item) for item in args[0]]
+                    return await self._service.run_chunk_async(function, *args)
                 return await function(*args, **kwargs)
             raise CallInterrupted
 

@@ -15,7 +15,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeAlias, final
 
-from ._by_value import REDUCERS, function_state, is_importable, reduce_class
+from ._by_value import REDUCERS, STAYS, function_state, is_importable, reduce_class
 from ._errors import CallInterrupted, UnsendableError
 
 _ATOMS: Final = frozenset({int, float, complex, str, bytes, bytearray, bool, type(None)})
@@ -151,6 +151,8 @@ class _Name(str):
 
 def _parts(value: Any) -> list[_Part]:
     kind = type(value)
+    if kind in STAYS:
+        return []
     if kind is list or kind is tuple:
         return [("[{}]", index, item) for index, item in enumerate(value) if type(item) not in _ATOMS]
     if kind is dict:
