@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_forkserver
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import handlers
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
 from trio_isolates import open_pool, open_worker, run
-from trio_isolates._engine import _Job
+from trio_isolates._engine import _Job, _prepare_starts
 
 _forkserver: Any = forkserver._forkserver
 
@@ -274,3 +275,55 @@ async def test_the_forkserver_is_killed_before_a_start() -> None:
     assert await run(handlers.echo, 1) == 1
     os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
     assert await run(handlers.echo, 2) == 2
+
+
+@within(30)
+async def test_ctrl_c_while_the_forkserver_starts(tmp_path: Path) -> None:
+    """A Ctrl-C while the forkserver starts does it no harm and prints nothing; nothing stays held back."""
+    script = """
+        import os, signal, sys, trio
+        from multiprocessing import forkserver, get_context
+        from trio_isolates import _engine, run
+        def masks(pid):
+            with open(f"/proc/{pid}/status") as status:
+                lines = dict(line.split(":", 1) for line in status)
+            return [bool(int(lines[name], 16) >> (signal.SIGINT - 1) & 1) for name in ("SigBlk", "SigIgn")]
+        def hears_ctrl_c():
+            sys.exit(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        if __name__ == "__main__":
+            _engine._prepare_starts()
+            server = forkserver._forkserver._forkserver_pid
+            os.kill(server, signal.SIGINT)
+            print(trio.run(run, abs, -1))
+            print(masks(server), masks(os.getpid()), forkserver._forkserver._forkserver_pid == server)
+            child = get_context("forkserver").Process(target=hears_ctrl_c)
+            child.start()
+            child.join()
+            print(child.exitcode)
+    """
+    async with running(tmp_path, script) as program:
+        assert (await program.rest()).splitlines() == ["1", "[False, True] [False, False] True", "1"]
+
+
+@within(20)
+async def test_exit_codes_are_read_by_one_at_a_time() -> None:
+    """Two threads that look at the same dead child at once both see how it ended."""
+    _prepare_starts()
+    barrier = threading.Barrier(2)
+    codes: list[int | None] = []
+
+    def look(child: Any) -> None:
+        barrier.wait()
+        codes.append(child.poll())
+
+    for _ in range(200):
+        child: Any = popen_forkserver.Popen.__new__(popen_forkserver.Popen)
+        child.returncode = None
+        child.sentinel, tell = os.pipe()
+        forkserver.write_signed(tell, 7)
+        os.close(tell)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(trio.to_thread.run_sync, look, child)
+        os.close(child.sentinel)
+    assert set(codes) == {7}

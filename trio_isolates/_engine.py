@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing.connection
 import multiprocessing.forkserver
 import multiprocessing.popen_forkserver
+import multiprocessing.resource_tracker
 import multiprocessing.spawn
 import multiprocessing.util
 import os
@@ -39,7 +40,8 @@ from ._link import Pipe, SocketPipe, receive_fds, send_fds
 from ._memory import Page
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
-_PRELOAD: Final = [_boot.__name__]
+_HAS_SERVER: Final = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
+_PRELOAD: Final = [f"{__package__}._preload"]
 
 
 @frozen
@@ -278,6 +280,18 @@ def _prepare_starts() -> None:
     # Untouched by the program: then the server may load what every isolate needs.
     if server._preload_modules == ["__main__"]:
         server.set_forkserver_preload(_PRELOAD)
+        if _HAS_SERVER and server._forkserver_pid is None:
+            _start_server()
+
+
+def _start_server() -> None:
+    """Start the forkserver with Ctrl-C held back until it has loaded what makes it ignore that."""
+    multiprocessing.resource_tracker.ensure_running()  # first, as its start ends by letting Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _open_standard() -> list[int]:
@@ -297,8 +311,7 @@ class ProcessEngine:
     """Each isolate is a process of its own, started by a forkserver where there is one, else by spawn."""
 
     def __init__(self) -> None:
-        has_server = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
-        self._worker_type = trio_parallel.WorkerType["FORKSERVER" if has_server else "SPAWN"]
+        self._worker_type = trio_parallel.WorkerType["FORKSERVER" if _HAS_SERVER else "SPAWN"]
 
     @trio.lowlevel.enable_ki_protection
     async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:

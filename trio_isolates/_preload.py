@@ -1,0 +1,15 @@
+"""What the forkserver imports before it forks anything: all that an isolate needs.
+
+It is started with Ctrl-C held back, which it would answer with a traceback until it has begun to
+ignore it. That is taken back here, in its last moment before.
+"""
+
+import signal
+
+try:
+    from . import _boot  # noqa: F401
+finally:
+    _handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that has come meanwhile
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, _handler)
