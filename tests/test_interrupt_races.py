@@ -75,7 +75,9 @@ class Sweep:
         spec = Spec("sweep", self.handle, None, None, None, (), None, None)
         link: Any = self.link
         exchange = Exchange(b"program." + bytes(4))
-        service = Service(spec, Codec(side=1), self.interrupter, "sweep", lambda: None, exchange=exchange)
+        codec = Codec(side=1)
+        exchange.expect_parent(codec)
+        service = Service(spec, codec, self.interrupter, "sweep", lambda: None, exchange=exchange)
         self.server = SyncServer(service, link)
 
     def handle(self, ident: int) -> int:

@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -46,6 +47,8 @@ HANDOVER: Final = "_trio_isolates_handover"
 
 FD_NUMBER: Final = struct.Struct("<Q")
 """What goes with a descriptor that is handed over later: a number, by which a frame speaks of it."""
+
+_FINISH_WAIT: Final = 0.001  # seconds between looks at links that take no more for now
 
 
 def retire() -> bool:
@@ -178,6 +181,7 @@ def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str) -> N
     interrupter.install()
     path, body, buffers = _read_spec(link, codec)
     exchange = Exchange(path, name=name, namespaces=namespaces, identities=identities)
+    exchange.expect_parent(codec)
     set_process_exchange(exchange)
     try:
         spec: Spec = codec.loads(body, buffers)
@@ -232,6 +236,8 @@ async def _serve_async(service: Service, sock: socket.socket) -> None:
 
     def exit_now() -> None:
         _flush()
+        while not service.exchange.finish():
+            time.sleep(_FINISH_WAIT)
         for chunks in service.last_words():
             link.write(chunks, now=True)
         while not link.flush():

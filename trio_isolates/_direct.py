@@ -34,6 +34,7 @@ class DirectLink:
             on_switch=self._switched.set,
             end=self._end,
             drained=link.drained,
+            finish=self._finish,
         )
         exchange.meet(self._neighbour)
 
@@ -62,3 +63,8 @@ class DirectLink:
             for frame in frames:
                 self._exchange.take(self._neighbour, *frame)
         self._scope.cancel()
+
+    def _finish(self) -> bool:
+        """This isolate exits: send what goes, drop what comes; return True if nothing is left to send."""
+        self._link.read_nowait()  # else two that exit could wait for each other for ever
+        return self._link.flush()

@@ -182,6 +182,10 @@ class Exchange:
             self._children[neighbour.path] = neighbour
         self._peers[neighbour.path] = self._make_peer(neighbour.path, neighbour.codec, neighbour)
 
+    def expect_parent(self, codec: Codec) -> None:
+        """Know the parent before anything is said to it: the first message may have send ports in it."""
+        self.connect(Neighbour(self.parent_path, codec, lambda *_: None, self.fail), is_parent=True)
+
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
         del self._children[neighbour.path]
@@ -217,6 +221,10 @@ class Exchange:
         for neighbour in list(self._direct.values()):
             if neighbour.drained is not None:
                 await neighbour.drained()
+
+    def finish(self) -> bool:
+        """Send what was said over direct links, read nothing more; return True if all is on its way."""
+        return sum(not neighbour.finish() for neighbour in self._direct.values()) == 0
 
     def _lose(self, path: Path) -> None:
         for other in [other for other in self._direct if other.startswith(path)]:

@@ -223,13 +223,20 @@ class Isolate(Generic[T_co]):
             if is_closed and self._was_killed and self._isolate is not None:  # before its entry was called
                 result = outcome.Error(self._isolate.died(maybe_executed=False))
             self._result = result
-            for port, message in self._on_exit.items():
-                port.post(message)
             self._errors.close()
             self._ended.set()
+            self._give_notice()
         is_known = self._is_noticed or self._waiting
         if isinstance(result, outcome.Error) and not isinstance(result.error, IsolateDied) and not is_known:
             self._body_scope.cancel()
+
+    def _give_notice(self) -> None:
+        """Send the exit notices: all of them, whatever the handler of a port here makes of one."""
+        for port, message in list(self._on_exit.items()):  # what is added now is sent at once
+            try:
+                port.post(message)
+            except BaseException as exc:
+                self._crew.end_body(exc)
 
     def _final_error(self, error: BaseException | None) -> BaseException | None:
         """Return what the block is to raise, after a body that has raised this."""

@@ -45,8 +45,8 @@ class Neighbour:
     `RawReceivePort` raised over a message from there. is_near: a frame there costs next to nothing.
 
     hand_over: gives it a descriptor and returns its number there; None: it takes none. talks: how
-    many frames were relayed from it to others. on_switch, end, drained: see `DirectLink`. read_on: ends
-    the rest of who reads from it.
+    many frames were relayed from it to others. on_switch, end, drained, finish: see `DirectLink`.
+    read_on: ends the rest of who reads from it.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class Neighbour:
     on_switch: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
     drained: Callable[[], Awaitable[None]] | None = None
+    finish: Callable[[], bool] = lambda: True
     talks: dict[Path, int] = field(factory=dict[Path, int])
     read_on: Callable[[], None] = lambda: None
     owed: dict[object, Callable[[], None]] = field(factory=dict[object, Callable[[], None]])
@@ -105,10 +106,16 @@ class Window:
         """Tell the port that somebody waits here: places are to be given back one by one, not by and by."""
         self.peer.send(WAITING, self.number)
 
+    def find_room(self) -> bool:
+        """Return True if there is a place; if there is none, ask for one. Raises as `check`."""
+        if not self.has_room and not self._line:
+            self.ask()  # a port of this isolate's own gives it here and now
+            self.check()
+        return self.has_room
+
     def line_up(self, sender: Sender) -> None:
+        """Have it settled when there is a place, for which somebody has asked."""
         self._line.append(sender)
-        if len(self._line) == 1:
-            self.ask()
 
     def forget(self, sender: Sender) -> None:
         """It does not wait any more, if it did."""

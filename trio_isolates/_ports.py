@@ -90,7 +90,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         window = self._window
         window.check()
         _check_async(self._exchange)
-        if window.has_room:
+        if window.find_room():
             window.post(value)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return

@@ -42,6 +42,7 @@ class Reporter:
         if window.has_room:  # nobody may have given it to us yet: sync code does not wait for room
             self.finish()
         elif not waits and self._exchange.block is None:
+            window.ask()
             window.line_up(self)
 
     def finish(self) -> None:

@@ -118,8 +118,9 @@ class InlineEngine:
     def stall(self, worker: Worker[..., Any] | Pool[..., Any] | str) -> None:
         """Have an isolate hang: from now on it reads nothing and none of its answers arrives.
 
-        What it runs goes on unheard. It stays so until it is killed, be it by `cancel_grace`,
-        `shutdown_grace` or `kill`. Arguments and errors are as for `kill`.
+        What it runs goes on unheard. It stays so until it is killed: by `kill`, by `shutdown_grace`, or
+        by `cancel_grace` after the cancellation of a call that it has begun. One that it has not begun
+        is cancelled at once, and the isolate lives on. Arguments and errors are as for `kill`.
         """
         self._find(worker).stall()
 
@@ -217,6 +218,7 @@ class _InlineHost:
             return
         path, frame = first
         exchange = Exchange(path, name=self.name, pid=self.pid, identities=identities)
+        exchange.expect_parent(codec)
         exchange_of_tasks.set(exchange)
         exchange.wake = partial(_sweep_soon, exchange, trio.lowlevel.current_trio_token())
         exchange.exit = partial(self._exit, link)

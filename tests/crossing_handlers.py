@@ -1,0 +1,66 @@
+"""What the suite of crossings has isolates do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate
+
+Home = SendPort[Any]
+
+LARGE = 4 << 20
+
+
+def open_small_port() -> ReceivePort[Any]:
+    return ReceivePort(8)
+
+
+def receive_one(port: ReceivePort[Any], what: str) -> Any:
+    """A handler with a port as its state: give where to send to, or what has come there."""
+    return port.send_port if what == "port" else port.receive_sync()
+
+
+async def receive_lengths(home: Home, limit: int) -> list[int]:
+    """Receive so many messages; return the lengths of those that have one, in order."""
+    port: ReceivePort[Any] = ReceivePort()
+    await home.send(port.send_port)
+    messages = [await port.receive() for _ in range(limit)]
+    return [len(message) for message in messages if not isinstance(message, int)]
+
+
+async def send_large_and_exit(there: Home, others: int) -> None:
+    """Say enough to a sibling to get a link of our own to it, then say much, and exit."""
+    for number in range(others):
+        await there.send(number)
+    for length in range(LARGE, LARGE + 5):
+        await there.send(bytes(length))
+    exit_isolate(there, "end")
+
+
+async def send_to_itself_when_resumed(home: Home) -> list[int]:
+    """Send to its own port while it is paused, and, by a handler, when it goes on; return what comes."""
+    messages = iter(range(6))
+    raw = RawReceivePort(lambda _: own.send_port.send_nowait(next(messages)))  # is served first
+    own: ReceivePort[int] = ReceivePort()
+    got: list[int] = []
+
+    async def receive() -> None:
+        got.extend([await own.receive() for _ in range(6)])
+        raw.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await home.send(raw.send_port)
+        while not own.statistics().buffered:  # paused
+            await trio.sleep(0.01)
+            if raw_is_held(raw):
+                for _ in range(3):
+                    await own.send_port.send(next(messages))
+        await home.send("sent")
+    return got
+
+
+def raw_is_held(raw: RawReceivePort) -> bool:
+    return bool(raw._inbox.buffered)

@@ -1,0 +1,125 @@
+"""What crosses on its way: a cancellation and a place, a pause and a message, an exit and its last words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import contract
+import crossing_handlers as work
+import port_handlers
+from contract import Kind, each_way, those_with
+from fifo import within
+from trio_isolates import RawReceivePort, ReceivePort, SendPort, open_isolate, open_worker
+
+kind = contract.kind
+
+Entry = Callable[..., Any]
+
+
+@pytest.mark.parametrize("_", range(4))
+async def test_own_port_gives_a_place_to_who_is_cancelled(_: int) -> None:
+    """One who sends to a full port of his own, which has a place to give back, can be cancelled just then."""
+    port: ReceivePort[int] = ReceivePort(4)
+    for number in range(4):
+        await port.send_port.send(number)
+    await port.receive()  # not yet told: it is less than half
+    scope = trio.CancelScope()
+
+    async def send() -> None:
+        with scope:
+            await port.send_port.send(4)
+
+    async def cancel() -> None:
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(cancel)
+    assert port.statistics().buffered in (3, 4)
+
+
+@those_with("blocks")
+@within(20)
+async def test_a_worker_at_rest_owes_no_places(kind: Kind) -> None:
+    """Places that a sync handler has made free are given back when it has returned, not at its next call."""
+    async with open_worker(work.receive_one, state=work.open_small_port) as worker:
+        there: SendPort[Any] = await worker.call("port")
+        for number in range(8):
+            await there.send(number)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(there.send, 8)
+            await trio.testing.wait_all_tasks_blocked()  # it has said that it waits
+            assert await worker.call("message") == 0
+
+
+@those_with("own process")
+@within(30)
+async def test_an_exit_says_all_to_a_sibling(kind: Kind) -> None:
+    """What was sent before `exit_isolate`, and its message, arrive at a sibling, large as it may be."""
+    home: ReceivePort[Any] = ReceivePort()
+    others = 200
+    async with open_isolate(work.receive_lengths, home.send_port, others + 6) as receiver:
+        there = await home.receive()
+        async with open_isolate(work.send_large_and_exit, there, others):
+            pass
+        expected = [*range(work.LARGE, work.LARGE + 5), len("end")]
+        assert await receiver.wait() == expected
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_order_when_it_goes_on() -> None:
+    """What an isolate sends to itself while it is paused comes before what it sends when it goes on."""
+    home: ReceivePort[Any] = ReceivePort()
+    async with open_isolate(work.send_to_itself_when_resumed, home.send_port) as isolate:
+        there = await home.receive()
+        token = isolate.pause()
+        for _ in range(3):
+            await there.send(None)
+        assert await home.receive() == "sent"
+        isolate.resume(token)
+        assert await isolate.wait() == list(range(6))
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_notice_whose_handler_fails() -> None:
+    """What a handler makes of an exit notice comes out of the block; all other notices are sent."""
+    other: ReceivePort[str] = ReceivePort()
+    with pytest.raises(ZeroDivisionError):
+        async with open_isolate(trio.sleep_forever) as isolate:
+            raw = RawReceivePort(lambda number: 1 // number)
+            isolate.add_on_exit(raw.send_port, 0)
+            isolate.add_on_exit(other.send_port, "gone")
+            await isolate.aclose()
+            await trio.sleep_forever()
+    raw.close()
+    assert other.receive_nowait() == "gone"
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_handler_of_a_notice_wants_another() -> None:
+    """A notice that is asked for by the handler of another one is sent at once."""
+    other: ReceivePort[str] = ReceivePort()
+    async with open_isolate(trio.sleep_forever) as isolate:
+        raw = RawReceivePort(lambda _: isolate.add_on_exit(other.send_port, "gone"))
+        isolate.add_on_exit(raw.send_port)
+        await isolate.aclose()
+    raw.close()
+    assert other.receive_nowait() == "gone"
+
+
+@each_way(port_handlers.count_up, port_handlers.count_up_async)
+@within(20)
+async def test_a_send_port_in_the_entry_itself(kind: Kind, entry: Entry) -> None:
+    """A send port may come with the entry as well as with its arguments."""
+    port: ReceivePort[int] = ReceivePort()
+    async with open_isolate(partial(entry, port.send_port, 3)):
+        assert [await port.receive() for _ in range(3)] == [0, 1, 2]
