@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, MutableSequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import outcome
@@ -226,3 +227,44 @@ class NewestFirst(random.Random):
 
     def shuffle(self, tasks: MutableSequence[Any]) -> None:
         """They are sorted by age, and taken from the end."""
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_map_goes_on_when_the_pool_is_closed(fifo: Fifo, gate: Gate) -> None:
+    """What was begun before `close` is done to its end, all its items; nothing new is taken."""
+    results: list[str] = []
+    handler = partial(work.tell_and_wait_for, fifo.path, gate=gate.path)
+
+    async def map_all(pool: Pool[..., Any]) -> None:
+        results.extend(await pool.map(["1", "2", "3"], handler, chunksize=1))
+
+    async with open_pool(workers=1) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(map_all, pool)
+            await fifo.line()
+            pool.close()
+            gate.let_pass(3)
+        with pytest.raises(trio.ClosedResourceError):
+            await pool.map([1], abs)
+        with pytest.raises(trio.ClosedResourceError):
+            async with pool.open_map([1], abs):
+                raise AssertionError
+    assert len(results) == 3
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_the_block_waits_for_a_map(fifo: Fifo, gate: Gate) -> None:
+    """A block that is left normally waits for a map in another task, also for items not sent yet."""
+    results: list[str] = []
+    handler = partial(work.tell_and_wait_for, fifo.path, gate=gate.path)
+
+    async def map_all(pool: Pool[..., Any]) -> None:
+        results.extend(await pool.map([str(number) for number in range(9)], handler, chunksize=1))
+
+    async with trio.open_nursery() as nursery, open_pool(workers=1) as pool:
+        nursery.start_soon(map_all, pool)
+        await fifo.line()
+        gate.let_pass(9)
+    assert len(results) == 9

@@ -56,12 +56,16 @@ class Map:
         self._error: Exception | None = None
 
     async def run(self) -> list[Any]:
+        self._crew.check_usable()
+        self._crew.begin_work()
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(min(self._senders, len(self._items))):
                     nursery.start_soon(self._send_chunks, nursery.cancel_scope)
         except BaseExceptionGroup as group:  # a Ctrl-C
             raise only(group) from None
+        finally:
+            self._crew.end_work()
         if self._error is not None:
             raise self._error
         return self._results
@@ -73,7 +77,7 @@ class Map:
             started = time.perf_counter()
             try:
                 payload = self._fn, (self._items[first:last], first)
-                self._results[first:last] = await self._crew.call(CHUNK, payload)
+                self._results[first:last] = await self._crew.call(CHUNK, payload, is_part=True)
             except Exception as exc:
                 self._error = self._error or exc
                 scope.cancel()
@@ -141,7 +145,7 @@ class _Results:
     async def _call(self, index: int, item: Any) -> None:
         kind, payload = (CALL, (item,)) if self._fn is None else (RUN, (self._fn, (item,)))
         try:
-            result: outcome.Outcome[Any] = outcome.Value(await self._crew.call(kind, payload))
+            result: outcome.Outcome[Any] = outcome.Value(await self._crew.call(kind, payload, is_part=True))
         except Exception as exc:
             exc.add_note(f"for items[{index}]: {reprlib.repr(item)}")
             result = outcome.Error(exc)
@@ -198,6 +202,8 @@ async def open_map(
         crew, fn, ordered=ordered, limit=max_pending, return_errors=return_errors, progress=progress
     )
     error: BaseException | None = None
+    crew.check_usable()
+    crew.begin_work()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(results.pull, items, nursery)
@@ -209,6 +215,7 @@ async def open_map(
     except BaseExceptionGroup as group:  # of `progress`, or a Ctrl-C
         raise only(group) from None
     finally:
+        crew.end_work()
         results.close()
     if error is not None:
         raise error

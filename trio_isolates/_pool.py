@@ -260,7 +260,8 @@ class Pool(Generic[P, T_co]):
     async def broadcast(self, fn: Callable[[*Ts], Any], *args: *Ts) -> list[Any]:
         """Call a function once in every isolate that can serve now; return the results.
 
-        All are waited for; then the first error, if there was one, is raised.
+        All are waited for; then the first error, if there was one, is raised. An isolate that starts
+        later is not told: to set isolates up, use `init` or `state` of `open_pool`.
         """
         crew = self._crew
         crew.check_usable()

@@ -89,10 +89,19 @@ class Crew:
         payload: Any,
         kwargs: dict[str, Any] | None = None,
         port: SendPort[Any] | None = None,
+        *,
+        is_part: bool = False,
     ) -> Any:
-        """Have one call served, by whoever has a place first. port: for its items, or its progress."""
+        """Have one call served, by whoever has a place first.
+
+        port: for its items, or its progress. is_part: of work that was begun before, and goes on when
+        nothing new is taken.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.check_usable()
+        if not is_part:
+            self.check_usable()
+        elif self._is_over():
+            raise self._unserved()
         if kwargs or port is not None or self.options.spec.context:
             kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
         call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
