@@ -49,6 +49,7 @@ FD_NUMBER: Final = struct.Struct("<Q")
 """What goes with a descriptor that is handed over later: a number, by which a frame speaks of it."""
 
 _FINISH_WAIT: Final = 0.001  # seconds between looks at links that take no more for now
+_FINISH_LIMIT: Final = 5.0  # seconds after which a sibling that does not read is given up
 
 
 def retire() -> bool:
@@ -236,7 +237,8 @@ async def _serve_async(service: Service, sock: socket.socket) -> None:
 
     def exit_now() -> None:
         _flush()
-        while not service.exchange.finish():
+        deadline = time.monotonic() + _FINISH_LIMIT
+        while not service.exchange.finish() and time.monotonic() < deadline:
             time.sleep(_FINISH_WAIT)
         for chunks in service.last_words():
             link.write(chunks, now=True)

@@ -41,6 +41,10 @@ _STEP: Final = 4
 _ACQUAINTED: Final = 32  # frames relayed from one child to another before they get a link of their own
 
 
+def _nowhere(_chunks: list[Chunk], _now: bool) -> None:
+    pass
+
+
 @final
 class Exchange:
     """The ports of one isolate, and the ways from it to those of others.
@@ -184,7 +188,7 @@ class Exchange:
 
     def expect_parent(self, codec: Codec) -> None:
         """Know the parent before anything is said to it: the first message may have send ports in it."""
-        self.connect(Neighbour(self.parent_path, codec, lambda *_: None, self.fail), is_parent=True)
+        self.connect(Neighbour(self.parent_path, codec, _nowhere, self.fail), is_parent=True)
 
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""

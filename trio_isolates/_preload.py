@@ -4,10 +4,11 @@ It is started with Ctrl-C held back, which it would answer with a traceback unti
 ignore it. That is taken back here, in its last moment before.
 """
 
+import importlib
 import signal
 
 try:
-    from . import _boot  # noqa: F401
+    importlib.import_module(f"{__package__}._boot")
 finally:
     _handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that has come meanwhile
