@@ -4,6 +4,7 @@
     async with open_isolate(entry, port.send_port): ... # a bare isolate, and ports
     async with open_worker(parse) as worker: ...        # one long-lived isolate, many calls
     async with open_pool(parse, workers=4) as pool: ... # many of them behind one queue
+    async with open_actor(Counter, 5) as counter: ...   # an object that lives in an isolate
 
 When a block is left, by any path, its isolates are gone; when a call returns, by any path, its
 work has stopped. For tests there is `trio_isolates.testing`.
@@ -19,13 +20,14 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _entry _service _sync_server _async_server _environment _boot _preload   inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them
-#   _stream _open_isolate _open_worker _run _map _pool                 the doors
+#   _stream _open_isolate _open_worker _actor _run _map _pool                 the doors
 
 import sys
 
 if sys.platform == "win32":
     raise ImportError("trio_isolates needs POSIX: signals, process groups, descriptors to hand over")
 
+from ._actor import actor_method, actor_worker, open_actor
 from ._capability import Capability
 from ._current import CurrentIsolate, current_isolate, exit_isolate
 from ._errors import (
@@ -56,6 +58,9 @@ __all__ = [
     "open_pool",
     "Pool",
     "PoolStatistics",
+    "open_actor",
+    "actor_worker",
+    "actor_method",
     "open_isolate",
     "run_isolate",
     "Isolate",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 
@@ -43,6 +43,8 @@ from ._pace import pay_debts, rest
 from ._ports import SendPort
 from ._service import Service, Work, checked, is_async
 from ._wire import encode
+
+_END: Final = object()
 
 
 @final
@@ -182,7 +184,7 @@ class AsyncServer:
             with scope:
                 if kind == STREAM:
                     assert port is not None
-                    await self._stream(function(*args, **kwargs), port)
+                    await self._stream(ident, function(*args, **kwargs), port)
                     answer = VALUE, None
                 else:
                     answer = await self._call(ident, kind, function, args, kwargs)
@@ -208,7 +210,7 @@ class AsyncServer:
         while self._queue and self._has_room():
             self._begin(nursery, self._queue.popleft())
 
-    async def _stream(self, items: Any, port: SendPort[Any]) -> None:
+    async def _stream(self, ident: int, items: Any, port: SendPort[Any]) -> None:
         """Send the items of a generator; left early, it is closed."""
         if inspect.isasyncgen(items):
             async with aclosing(items):
@@ -216,8 +218,18 @@ class AsyncServer:
                     await port.send(item)
         else:
             with closing(items):
-                for item in items:
+                while (item := self._next(ident, items)) is not _END:
                     await port.send(item)
+
+    def _next(self, ident: int, items: Iterator[Any]) -> Any:
+        """Return a generator's next item, unless it is interrupted, or `_END`."""
+        answer, item = self._service.interrupter.run(ident, partial(next, items, _END))
+        if answer == VALUE:
+            return item
+        try:
+            raise CallInterrupted if answer == CANCELLED else item
+        finally:
+            del item  # an error holds this frame, which must not hold the error
 
     async def _call(
         self,

@@ -19,12 +19,14 @@ from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
 from ._isolate import Isolate
-from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED, RUN, VALUE, Chunk
+from ._messages import CALL, CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED, RUN, STREAM, VALUE, Chunk
 from ._options import Options
+from ._service import Methods
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
 _IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
+_AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
@@ -123,7 +125,7 @@ class Client:
             ident = self._calls.next_ident
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:
-            _rename(exc, call.kind, call.payload)
+            _rename(exc, call.kind, call.payload, isinstance(self._options.spec.handler, Methods))
             raise
         call.client = self
         call.ident = self._calls.add(call)
@@ -295,7 +297,7 @@ def _raise_closed() -> None:
     raise trio.ClosedResourceError("this worker was closed while the call was running")
 
 
-def _rename(error: UnsendableError, kind: int, payload: Any) -> None:
+def _rename(error: UnsendableError, kind: int, payload: Any, is_actor: bool) -> None:
     """Put the path into the caller's words: what it passed as fn and args, or items."""
     if kind == EXTENDED:
         kind, payload = payload[:2]
@@ -303,7 +305,9 @@ def _rename(error: UnsendableError, kind: int, payload: Any) -> None:
             if error.path.startswith(ours):
                 error.rename(ours, theirs)
                 break
-    if kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
+    if is_actor and kind in (CALL, STREAM) and (found := _AFTER_NAME.match(error.path)):
+        error.rename(found[0], f"args[{int(found[1]) - 1}]")
+    elif kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
         error.rename(found[0], f"items[{payload[1][1] + int(found[1])}]")
     elif kind in (RUN, CHUNK) and not error.path.startswith(("kwargs", "context")):
         for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):

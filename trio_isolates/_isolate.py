@@ -32,6 +32,7 @@ from ._messages import (
     GONE,
     INIT,
     LOG,
+    MAKE,
     MESSAGE,
     PING,
     PONG,
@@ -49,7 +50,7 @@ from ._peers import Neighbour
 from ._pickling import Codec
 from ._wire import encode, encode_definitions
 
-_STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised "}
+_STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised ", MAKE: "cls(*args) raised "}
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
 _LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
 

@@ -35,7 +35,7 @@ ERROR: Final = 17  # what it raised
 CANCELLED: Final = 18  # it stopped because it was cancelled
 DROPPED: Final = 19  # it was cancelled before it began, and never ran
 READY: Final = 20  # the mode: init and state are done. The ident: how many calls run side by side; 0: all
-FAILED: Final = 21  # an exception. The ident says what raised it: INIT, STATE, or 0, making sense of the spec
+FAILED: Final = 21  # an exception. The ident is the step: INIT, STATE, MAKE, or 0, making sense of the spec
 BYE: Final = 22  # the last frame: empty, or the exception that teardown raised
 LOG: Final = 23  # a log record, as a dict
 
@@ -70,6 +70,7 @@ KINDS: Final = (
 
 INIT: Final = 1
 STATE: Final = 2
+MAKE: Final = 3  # as STATE, of an actor
 
 Mode: TypeAlias = Literal["sync", "async"]
 

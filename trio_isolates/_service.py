@@ -12,7 +12,9 @@ import operator
 import reprlib
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast, final
+
+from attrs import frozen
 
 from ._entry import AsyncEntry, BlockingEntry
 from ._errors import UnsendableError
@@ -27,6 +29,7 @@ from ._messages import (
     FAILED,
     FAULT,
     INIT,
+    MAKE,
     READY,
     STATE,
     STREAM,
@@ -66,8 +69,22 @@ def is_generator(function: object) -> bool:
 
 
 def needs_trio(function: object) -> bool:
-    """True for async functions and async generator functions."""
+    """True for async functions and async generator functions, and for methods of which any is one."""
+    if isinstance(function, Methods):
+        return function.needs_trio
     return is_async(function) or _is_a(inspect.isasyncgenfunction, function)
+
+
+@final
+@frozen
+class Methods:
+    """The handler of an actor, which is the state: what is called is its method, which a call names first."""
+
+    needs_trio: bool
+
+    def __call__(self, actor: object, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(actor, name)
+        return method
 
 
 def resolve(function: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -129,6 +146,7 @@ class Service:
         if self.handler is not None and not callable(self.handler):
             raise TypeError(f"handler={spec.handler!r} is a {type(self.handler).__name__}, and not callable")
         self._is_stream = is_generator(self.handler)
+        self._is_actor = isinstance(self.handler, Methods)
         is_sync = self.handler is not None and not needs_trio(self.handler)
         if is_sync and spec.concurrency is not None:
             raise TypeError(f"concurrency= is for async handlers; {spec.handler!r} is a sync one")
@@ -163,7 +181,7 @@ class Service:
 
     def failed(self, exc: BaseException) -> list[Chunk]:
         """Return the frames that say which of the functions raised, and what."""
-        return self.encode(FAILED, self._step, exc)
+        return self.encode(FAILED, MAKE if self._is_actor and self._step == STATE else self._step, exc)
 
     def ready(self) -> list[Chunk]:
         return encode(READY, self.concurrency or 0, [self.mode.encode()])
@@ -186,9 +204,15 @@ class Service:
             function = self.handler
         if function is None:
             raise TypeError("there is no handler: use `run`, or a pool's `map` with a function")
-        if kind == STREAM and not self._is_stream:
+        is_stream = self._is_stream and function is self.handler
+        if self._is_actor and kind in (CALL, STREAM):
+            if not args or not isinstance(args[0], str):
+                raise TypeError("the first argument to an actor's worker is the name of a method")
+            function, args = cast(Any, function)(args[0]), args[1:]
+            is_stream = is_generator(function)
+        if kind == STREAM and not is_stream:
             raise TypeError(f"the handler {function!r} is no generator function: use `call`")
-        if self._is_stream and function is self.handler and kind != STREAM:
+        if is_stream and kind != STREAM:
             raise TypeError(f"the handler {function!r} is a generator function: use `open_stream`")
         return kind, (function, args, kwargs, values, port)
 

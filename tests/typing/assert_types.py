@@ -21,8 +21,11 @@ from trio_isolates import (
     ReceivePort,
     SendPort,
     Worker,
+    actor_method,
+    actor_worker,
     current_isolate,
     exit_isolate,
+    open_actor,
     open_isolate,
     open_pool,
     open_worker,
@@ -196,6 +199,68 @@ async def an_isolate_knows_its_entry(port: ReceivePort[int]) -> None:
     open_isolate(count, port.send_port)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     open_isolate(count, port.send_port, "x")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
     open_isolate(count, port, 3)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+class Counter:
+    def __init__(self, total: int, step: int = 1) -> None:
+        self.total = total * step
+
+    def add(self, number: int, *, twice: bool = False) -> int:
+        return number * (1 + twice)
+
+    def known(self) -> list[int]:
+        return [self.total]
+
+    def all(self, more: int) -> Iterator[int]:
+        yield more
+
+    async def all_slowly(self) -> AsyncIterator[bytes]:
+        yield b""
+
+    async def fetch(self, url: str) -> bytes:
+        return url.encode()
+
+    async def count_slowly(self, limit: int = 1) -> str:
+        return str(limit)
+
+
+class Default:
+    def __init__(self, total: int = 0, *, step: int = 1) -> None:
+        self.total = total * step
+
+
+async def an_actor_is_typed_as_its_class() -> None:
+    async with open_actor(Counter, 1, 2, name="counter", concurrency=2) as actor:
+        assert_type(actor, Counter)
+        assert_type(await actor.fetch("x"), bytes)
+        assert_type(await actor.count_slowly(), str)
+        await actor.fetch(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await actor.fetsh("x")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        assert_type(actor_worker(actor), Worker[..., Any])
+    async with open_actor(Default) as default:
+        assert_type(default, Default)
+    async with open_actor(partial(Default, step=2), 1) as stepped:
+        assert_type(stepped, Default)
+    open_actor(Counter)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    open_actor(Counter, "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    open_actor(Counter, 1, step=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    open_actor(Counter, 1, state=connect)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def what_the_other_methods_of_an_actor_are() -> None:
+    async with open_actor(Counter, 1) as actor:
+        await actor.add(1)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+        assert_type(await actor_method(actor.add)(1, twice=True), int)
+        assert_type(await actor_method(actor.known)(), list[int])
+        assert_type(await actor_method(actor.fetch)("x"), bytes)
+        await actor_method(actor.add)("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await actor_method(actor.add)(1, thrice=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        async with actor_method(actor.all)(3) as items:
+            assert_type(items, trio.abc.ReceiveChannel[int])
+            async for item in items:
+                assert_type(item, int)
+        async with actor_method(actor.all_slowly)() as slow_items:
+            assert_type(await slow_items.receive(), bytes)
 
 
 async def an_isolate_as_a_task(port: ReceivePort[int]) -> None:
