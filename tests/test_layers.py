@@ -16,7 +16,7 @@ LAYERS = """
     _memory _link                                              bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _here _capability _ports _progress _current             ports, on both sides
-    _entry _service _sync_server _async_server _environment _boot _preload                 inside the isolate
+    _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
     _client _queue _supervisor _statistics                     calls, and who serves them

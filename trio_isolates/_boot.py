@@ -6,6 +6,8 @@ no life without its parent, its prints and log records going home), and then giv
 
 from __future__ import annotations
 
+import faulthandler
+import importlib.util
 import io
 import logging
 import multiprocessing
@@ -48,6 +50,7 @@ HANDOVER: Final = "_trio_isolates_handover"
 FD_NUMBER: Final = struct.Struct("<Q")
 """What goes with a descriptor that is handed over later: a number, by which a frame speaks of it."""
 
+_HAS_TITLES: Final = importlib.util.find_spec("setproctitle") is not None
 _FINISH_WAIT: Final = 0.001  # seconds between looks at links that take no more for now
 _FINISH_LIMIT: Final = 5.0  # seconds after which a sibling that does not read is given up
 
@@ -65,6 +68,8 @@ def main() -> None:
     name, environment = pickle.loads(beside)
     os.setpgid(0, 0)
     _adopt_standard(standard, page)
+    faulthandler.enable(page.fd)
+    _set_title(name)
     _environment.apply(environment)
     # Daemonic processes may not have children; these may: they end with their parent all the same.
     multiprocessing.current_process().name = name
@@ -121,6 +126,20 @@ def _adopt_standard(fds: list[int], page: Page) -> None:
     )
 
 
+def _set_title(name: str) -> None:
+    """Have `ps` and `top` show the isolate's name, of which the kernel keeps 15 bytes.
+
+    With the package setproctitle, the whole command line says it.
+    """
+    if _HAS_TITLES:
+        importlib.import_module("setproctitle").setproctitle(f"trio_isolates: {name}")
+    try:
+        with open("/proc/self/comm", "wb", buffering=0) as comm:
+            comm.write(os.fsencode(name)[:15])
+    except OSError:  # no /proc
+        pass
+
+
 @final
 class _Tee(io.RawIOBase):
     """Standard error that leaves a copy in the page, where a SIGKILL does not reach it."""
@@ -162,6 +181,8 @@ def _keep_from_children(sock: socket.socket) -> None:
             inherited.append(fd)
 
     def close_in_child() -> None:
+        if faulthandler.is_enabled():
+            faulthandler.enable(2)  # what we crash into is ours alone
         sock.close()  # as an object: whoever still holds it there must not write into what comes after it
         for fd in inherited:
             try:

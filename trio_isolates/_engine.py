@@ -18,6 +18,7 @@ import multiprocessing.spawn
 import multiprocessing.util
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -35,9 +36,10 @@ import trio_parallel
 from attrs import define, field, frozen
 
 from . import _boot, _environment
+from ._deaths import shorten_dump
 from ._interrupt import SIGNAL
 from ._link import Pipe, SocketPipe, receive_fds, send_fds
-from ._memory import Page
+from ._memory import TAIL_SIZE, Page
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
 _HAS_SERVER: Final = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
@@ -124,6 +126,15 @@ class Engine(Protocol):
         ...
 
 
+def _print(text: bytes) -> None:
+    """Write to standard error what an isolate that crashed could not; as much as it takes without a wait."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        while text and poll.poll(0) == [(2, select.POLLOUT)]:
+            text = text[os.write(2, text[: select.PIPE_BUF]) :]
+
+
 @define(eq=False)
 class _Started:
     """The process host's state: written by the tasks of `ProcessEngine.host`, read through `Host`."""
@@ -162,7 +173,10 @@ class _Started:
             else:
                 await job.ended.wait()
         finally:
-            self._death = Death(self.pid, job.exitcode, self.page.stderr_tail())
+            dump = shorten_dump(self.page.last_words())
+            _print(dump)
+            tail = self.page.stderr_tail() + dump.decode("utf-8", "replace")
+            self._death = Death(self.pid, job.exitcode, tail[-TAIL_SIZE:])
             self.kill_group()
             self._dead.set()
         await self._released.wait()

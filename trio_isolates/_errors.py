@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from trio_parallel import BrokenWorkerError
 
 _TAIL_LINES = 8
+_DUMP_LINES = 12  # whose first line says the most, as the innermost frame comes first
+_DUMP = "Fatal Python error: "
 
 
 class IsolateError(Exception):
@@ -63,9 +65,17 @@ class IsolateDied(IsolateError, BrokenWorkerError):
             how = "ended, and nobody could tell why"
         begun = "the call may have been executed" if self.maybe_executed else "no call had begun"
         text = f"isolate {self.name!r} (pid {self.pid}) {how}; {begun}"
-        if tail := self.stderr_tail.rstrip().splitlines()[-_TAIL_LINES:]:
+        if tail := _shown(self.stderr_tail.rstrip().splitlines()):
             text += "\nthe end of its stderr:\n" + "\n".join(f"  {line}" for line in tail)
         return text
+
+
+def _shown(lines: list[str]) -> list[str]:
+    """Return the part of an isolate's stderr that belongs into a message."""
+    for number, line in enumerate(lines):
+        if line.startswith(_DUMP):
+            return [line for line in lines[number:] if line][:_DUMP_LINES]
+    return lines[-_TAIL_LINES:]
 
 
 class IsolateSpawnError(IsolateError):

@@ -1,8 +1,8 @@
 """The page that a parent and its isolate both look at.
 
-It holds three small things that no message could carry in time: how far the isolate has come with
-its calls, which calls the parent has cancelled, and the end of what the isolate wrote to stderr.
-This module does not know what is done about any of them.
+It holds the small things that no message could carry in time: how far the isolate has come with
+its calls and since when, which calls the parent has cancelled, the end of what the isolate wrote to
+stderr, and its last words when it crashes. This module does not know what is done about any of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import mmap
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, final
 
 RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked
+_TIMES: Final = 4096  # calls back to which it is known when they began
 _BEGUN, _CANCELLED, _SEEN, _WRITTEN, _FIRST = 0, 1, 2, 3, 8
-_TAIL_AT: Final = 8 * (_FIRST + RING)
+_FIRST_TIME: Final = _FIRST + RING
+_TAIL_AT: Final = 8 * (_FIRST_TIME + _TIMES)
 TAIL_SIZE: Final = 64 << 10
 PAGE_SIZE: Final = _TAIL_AT + TAIL_SIZE
 
@@ -68,6 +71,7 @@ class Page:
         self._seen = 0
         self._pushed = 0
         self._begun_at_close: int | None = None
+        self._last_words_at = PAGE_SIZE
 
     @classmethod
     def local(cls) -> Page:
@@ -83,21 +87,25 @@ class Page:
             done = 0
             while done < len(beside):
                 done += os.pwrite(fd, beside[done:], PAGE_SIZE + done)
-            return cls(mmap.mmap(fd, PAGE_SIZE), fd)
+            page = cls(mmap.mmap(fd, PAGE_SIZE), fd)
+            page._last_words_at += done
+            return page
         except BaseException:
             os.close(fd)
             raise
 
     @classmethod
     def attach(cls, fd: int) -> tuple[Page, bytes]:
-        """Open the page of another process by its `fd`, which is closed; return it and what lies behind."""
+        """Open the page of another process by its `fd`; return it and what lies behind.
+
+        What is then written to the `fd` itself are the last words.
+        """
         size = os.fstat(fd).st_size - PAGE_SIZE
         beside = b""
         while len(beside) < size:
             beside += os.pread(fd, size - len(beside), PAGE_SIZE + len(beside))
-        page = cls(mmap.mmap(fd, PAGE_SIZE))
-        os.close(fd)
-        return page, beside
+        os.lseek(fd, 0, os.SEEK_END)
+        return cls(mmap.mmap(fd, PAGE_SIZE), fd), beside
 
     def close(self) -> None:
         """Let go of the memory and the descriptor; `begun` stays as it is."""
@@ -116,6 +124,7 @@ class Page:
     def begin(self, ident: int) -> bool:
         """Mark the call as begun; return True if there are cancellations that nobody has taken."""
         words = self._words
+        words[_FIRST_TIME + ident % _TIMES] = time.monotonic_ns()
         words[_BEGUN] = ident
         self._fence()
         return words[_CANCELLED] != self._seen
@@ -148,6 +157,12 @@ class Page:
         """The id of the last call that the isolate has begun; 0 before the first."""
         return self._words[_BEGUN] if self._begun_at_close is None else self._begun_at_close
 
+    def began_at(self, ident: int) -> float | None:
+        """Return when a call was begun, by `time.monotonic`; None if that is not known any more."""
+        if self._begun_at_close is not None or not 0 <= self.begun - ident < _TIMES:
+            return None
+        return self._words[_FIRST_TIME + ident % _TIMES] / 1e9
+
     def cancel(self, ident: int) -> bool:
         """Tell the isolate that the call is cancelled; return True if it has begun, or may have.
 
@@ -173,6 +188,10 @@ class Page:
             data = bytes(self._tail[at:]) + data
             data = data[_cut_character(data) :]
         return data.decode("utf-8", "replace")
+
+    def last_words(self) -> bytes:
+        """Return what the isolate wrote to the `fd`, at most 64 KiB."""
+        return os.pread(self.fd, TAIL_SIZE, self._last_words_at) if self.fd >= 0 else b""
 
 
 def _cut_character(data: bytes) -> int:

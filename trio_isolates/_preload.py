@@ -4,11 +4,14 @@ It is started with Ctrl-C held back, which it would answer with a traceback unti
 ignore it. That is taken back here, in its last moment before.
 """
 
+import contextlib
 import importlib
 import signal
 
 try:
     importlib.import_module(f"{__package__}._boot")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle")
 finally:
     _handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that has come meanwhile
