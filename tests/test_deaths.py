@@ -376,6 +376,6 @@ async def test_a_call_meant_for_one_that_is_gone_is_told() -> None:
         with pytest.raises(IsolateDied):
             await pool.call(handlers.kill_self)
         with pytest.raises(IsolateDied) as caught:
-            await crew.call_on(chosen, RUN, (handlers.echo, (1,)))
+            await crew.dispatch.call_on(chosen, RUN, (handlers.echo, (1,)))
         assert not caught.value.maybe_executed
         assert await pool.broadcast(handlers.echo, 1) == [1] * pool.statistics().workers

@@ -7,26 +7,32 @@ does not choose the isolate, nor replace it when it dies; that is `_supervisor`'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, NoReturn, final
 
 import outcome
 import trio
-from attrs import define
+from attrs import define, field
 
 from ._calls import Calls
-from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
+from ._errors import IsolateDied, IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
+from ._histogram import Histogram
 from ._isolate import Isolate
 from ._messages import CALL, CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED, RUN, STREAM, VALUE, Chunk
 from ._options import Options
+from ._queue import Line
+from ._resident import resident_bytes
 from ._service import Methods
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
 _IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
 _AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
+_BETWEEN_WEIGHINGS: Final = 0.05  # seconds
+_MANY: Final = 1000  # durations that are sorted together, once the isolate is idle
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
@@ -34,13 +40,22 @@ _EAGER: Final = 3  # calls in flight up to which a request is written at once in
 class Call:
     """One caller that waits for its answer: first in line for a place, then at an isolate.
 
-    leave_line: what to do if it is cancelled while it is at no isolate.
+    leave_line: what to do if it is cancelled while it is at no isolate. priority, number: as in line.
+    retries: how often it may still be repeated when its isolate dies. made, sent: when, in seconds.
     """
 
     task: trio.lowlevel.Task
     kind: int
     payload: Any
-    leave_line: Callable[[], None]
+    leave_line: Callable[[Call], None]
+    priority: float = 0
+    number: int = 0
+    key: Hashable = None
+    retries: int = 0
+    was_begun: bool = False  # by an isolate that died of it, or with it
+    made: float = 0.0
+    sent: float = 0.0
+    line: Line[Call] | None = None
     client: Client | None = None
     ident: int = 0
     raise_cancel: Callable[[], Any] | None = None
@@ -51,7 +66,7 @@ class Call:
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         if self.client is None:
             self.is_settled = True
-            self.leave_line()
+            self.leave_line(self)
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         return self.client.abort(self)
@@ -59,17 +74,28 @@ class Call:
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, outside of any isolate."""
         self.is_settled = True
+        if self.was_begun and isinstance(error, IsolateDied):
+            error.maybe_executed = True
         trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
 @define(eq=False)
 class Counts:
-    """What became of the calls, over all the isolates that had the same post."""
+    """What became of the calls, over all the isolates of a crew.
+
+    busy, manned: seconds in which isolates had a call, and were there for one. waits, runs: how long
+    calls stood in line, and ran.
+    """
 
     done: int = 0
     failed: int = 0
     cancelled: int = 0
     late_replies: int = 0
+    retried: int = 0
+    busy: float = 0.0
+    manned: float = 0.0
+    waits: Histogram = field(factory=Histogram)
+    runs: Histogram = field(factory=Histogram)
 
 
 @final
@@ -84,11 +110,13 @@ class Client:
         on_room: Callable[[Client], None],
         on_death: Callable[[Client, list[Call]], None],
         on_error: Callable[[BaseException], None],
+        on_heavy: Callable[[Client], None],
     ) -> None:
         self._options = options
         self._counts = counts
         self._on_room = on_room
         self._on_death = on_death
+        self._on_heavy = on_heavy
         self._calls: Calls[Call] = Calls()
         self._nursery: trio.Nursery | None = None
         self.isolate = Isolate(
@@ -101,6 +129,15 @@ class Client:
             on_error=on_error,
         )
         self.load = 0  # calls sent and unanswered
+        self.given = 0  # calls sent so far
+        self.keys: set[Hashable] = set()  # of the calls that come here
+        self.most: int | None = None  # calls that it is given
+        self.max_memory: int | None = None  # bytes resident above which it is relieved
+        self.left = trio.Event()  # it takes no more calls
+        self.spent = trio.Event()  # and it has answered all
+        self._weighed = 0.0
+        self._manned_from = self._busy_from = self._last_answer = 0.0
+        self._is_serial = False
         self.limit = options.max_in_flight
         self.is_open = False
         self.is_ours = False  # we end it ourselves; its death is nobody's fault
@@ -129,12 +166,55 @@ class Client:
             raise
         call.client = self
         call.ident = self._calls.add(call)
+        call.sent = now = perf_counter()
+        if call.line is None:
+            self._counts.waits.add_zero()
+        else:
+            self._counts.waits.add(now - call.made)
+        if not self.load:
+            self._busy_from = now
         self.load += 1
+        self.given += 1 if call.kind != CHUNK else len(call.payload[1][0])
 
-    def _give_back(self) -> None:
+    def open(self) -> None:
+        """It is ready for calls."""
+        self.is_open = True
+        self._is_serial = self.isolate.concurrency == 1
+        self._manned_from = perf_counter()
+
+    def retire(self) -> None:
+        """Take no more calls. `spent` is set when those that were taken are answered."""
+        self.is_open = False
+        self.left.set()
+        if not self.load:
+            self.spent.set()
+
+    def times(self) -> tuple[float, float]:
+        """Return the seconds so far in which it had a call, and was there, not counted yet."""
+        now = perf_counter()
+        busy = now - self._busy_from if self.load else 0.0
+        return busy, now - self._manned_from if self._manned_from else 0.0
+
+    def _give_back(self, call: Call) -> None:
+        now, counts = perf_counter(), self._counts
+        start = call.sent
+        if self._is_serial and self._last_answer > start:  # it stood behind another one there
+            start = self._last_answer
+        self._last_answer = now
+        counts.runs.add(now - start)
+        self.load -= 1
+        if not self.load:
+            counts.busy += now - self._busy_from
+            counts.runs.sort(_MANY)
+            counts.waits.sort(_MANY)
+        if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
+            self._weighed = now
+            if self.isolate.pid is not None and resident_bytes(self.isolate.pid) > self.max_memory:
+                self._on_heavy(self)
         if self.is_open:
-            self.load -= 1
             self._on_room(self)
+        elif not self.load:
+            self.spent.set()
 
     def _has_room(self) -> None:
         self._on_room(self)
@@ -164,7 +244,7 @@ class Client:
         else:
             result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
-        self._give_back()
+        self._give_back(call)
 
     def _settle(self, call: Call, result: outcome.Outcome[Any], *, cancelled: bool = False) -> None:
         if call.is_settled:
@@ -260,10 +340,21 @@ class Client:
         """Settle whatever is unanswered, now that nothing of it can still be running."""
         isolate = self.isolate
         self.is_open = False
+        busy, manned = self.times()
+        self._counts.busy += busy
+        self._counts.manned += manned
+        self._manned_from = 0.0
         begun, unbegun = self._calls.end(isolate.begun)
         self.died_in_call = any(not call.is_settled for call in begun)
+        again: list[Call] = []
         for call in begun:
-            if call.raise_cancel is not None:
+            if call.retries and call.raise_cancel is None and not call.is_settled:
+                call.retries -= 1
+                call.was_begun = True
+                self._counts.retried += 1
+                self.was_noticed = True
+                again.append(call)
+            elif call.raise_cancel is not None:
                 self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
             else:
                 self.was_noticed = True
@@ -273,7 +364,9 @@ class Client:
                     error = ProtocolError(f"isolate {isolate.name!r} (pid {isolate.pid}) was killed: {cause}")
                 self._settle(call, outcome.Error(error))
         self.load = 0
-        self._on_death(self, [call for call in unbegun if not self._settle_stopped(call)])
+        self.left.set()
+        self.spent.set()
+        self._on_death(self, again + [call for call in unbegun if not self._settle_stopped(call)])
 
     def _settle_stopped(self, call: Call) -> bool:
         """An unbegun call that was to be stopped has nowhere to go; return whether it is settled."""

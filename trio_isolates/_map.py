@@ -57,7 +57,7 @@ class Map:
 
     async def run(self) -> list[Any]:
         self._crew.check_usable()
-        self._crew.begin_work()
+        self._crew.dispatch.begin_work()
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(min(self._senders, len(self._items))):
@@ -65,7 +65,7 @@ class Map:
         except BaseExceptionGroup as group:  # a Ctrl-C
             raise only(group) from None
         finally:
-            self._crew.end_work()
+            self._crew.dispatch.end_work()
         if self._error is not None:
             raise self._error
         return self._results
@@ -85,10 +85,11 @@ class Map:
             self._learn(last - first, time.perf_counter() - started)
 
     def _take_size(self) -> int:
+        most = self._crew.most_calls or len(self._items)
         if isinstance(self._chunksize, int):
-            return self._chunksize
+            return min(self._chunksize, most)
         left = len(self._items) - self._next
-        return max(1, min(self._size, -(-left // self._senders)))
+        return max(1, min(self._size, most, -(-left // self._senders)))
 
     def _learn(self, count: int, seconds: float) -> None:
         fitting = int(count * _CHUNK_TIME / max(seconds, 1e-6))
@@ -203,7 +204,7 @@ async def open_map(
     )
     error: BaseException | None = None
     crew.check_usable()
-    crew.begin_work()
+    crew.dispatch.begin_work()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(results.pull, items, nursery)
@@ -215,7 +216,7 @@ async def open_map(
     except BaseExceptionGroup as group:  # of `progress`, or a Ctrl-C
         raise only(group) from None
     finally:
-        crew.end_work()
+        crew.dispatch.end_work()
         results.close()
     if error is not None:
         raise error

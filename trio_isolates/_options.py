@@ -50,6 +50,9 @@ class PoolOptions(WorkerOptions, total=False):
     """And those of `open_pool`."""
 
     workers: int | None
+    min_workers: int | None
+    max_calls_per_worker: int | None
+    max_memory: int | None
 
 
 @frozen

@@ -6,12 +6,14 @@ and one stream of items becomes many calls; the isolates are a crew's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
+    Hashable,
     Iterable,
     Sequence,
 )
@@ -40,9 +42,10 @@ from ._engine import Engine
 from ._map import Map, iterate, open_map
 from ._messages import CALL, RUN
 from ._options import GcPolicy, OnCancel, PoolOptions, check_callable, check_positive, make_options
+from ._resident import check_can_measure
 from ._restart import Restart
 from ._run import usable_cpus
-from ._statistics import PoolStatistics, count
+from ._statistics import PoolStatistics, pool_statistics
 from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, only, open_crew
 
@@ -80,16 +83,37 @@ class Pool(Generic[P, T_co]):
     @overload
     async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
     @overload
-    async def call(self, *args: Any, on_progress: Progress, **kwargs: Any) -> T_co: ...
+    async def call(
+        self,
+        *args: Any,
+        on_progress: Progress = ...,
+        retries: int = ...,
+        priority: float = ...,
+        key: Hashable = ...,
+        **kwargs: Any,
+    ) -> T_co: ...
     async def call(self, *args: Any, **kwargs: Any) -> T_co:
         """Call the handler with these arguments in the isolate with the least to do.
 
         As `Worker.call`. A call whose isolate dies before it has begun goes to another one; one
-        that had begun raises `IsolateDied`.
+        that had begun raises `IsolateDied`, unless it may be repeated. An isolate holds at most one
+        call more than it runs, so that it need not wait for the next one (an async one without
+        `concurrency`: up to `max_in_flight`).
+
+        The handler cannot have parameters of these names:
+
+        on_progress: as for `Worker.call`.
+        retries: how often the call may be repeated when the isolate that had begun it dies. For
+            handlers that do no harm when they run twice.
+        priority: of the calls that wait, those with the higher one go first.
+        key: calls with the same key go to the same isolate, as long as that lives. It is remembered
+            as long.
         """
-        if (on_progress := kwargs.pop("on_progress", None)) is not None:
-            return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress))
-        return cast(T_co, await self._crew.call(CALL, args, kwargs))
+        on_progress = kwargs.pop("on_progress", None)
+        how = _how(kwargs)
+        if on_progress is not None:
+            return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress, **how))
+        return cast(T_co, await self._crew.call(CALL, args, kwargs, **how))
 
     @overload
     def open_stream(
@@ -113,13 +137,35 @@ class Pool(Generic[P, T_co]):
         return open_stream(self._crew, args, kwargs)
 
     @overload
-    async def run(self, fn: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R: ...
+    async def run(
+        self,
+        fn: Callable[[*Ts], Awaitable[R]],
+        *args: *Ts,
+        retries: int = ...,
+        priority: float = ...,
+        key: Hashable = ...,
+    ) -> R: ...
     @overload
-    async def run(self, fn: Callable[[*Ts], R], *args: *Ts) -> R: ...
-    async def run(self, fn: Callable[[*Ts], Any], *args: *Ts) -> Any:
-        """Call any function in the isolate with the least to do. As `Worker.run`."""
+    async def run(
+        self,
+        fn: Callable[[*Ts], R],
+        *args: *Ts,
+        retries: int = ...,
+        priority: float = ...,
+        key: Hashable = ...,
+    ) -> R: ...
+    async def run(
+        self,
+        fn: Callable[[*Ts], Any],
+        *args: *Ts,
+        retries: int = 0,
+        priority: float = 0,
+        key: Hashable = None,
+    ) -> Any:
+        """Call any function in the isolate with the least to do. As `Worker.run` and `call`."""
         check_callable("fn", fn)
-        return await self._crew.call(RUN, (fn, args))
+        how = _how({"retries": retries, "priority": priority, "key": key})
+        return await self._crew.call(RUN, (fn, args), **how)
 
     @overload
     async def map(
@@ -271,11 +317,11 @@ class Pool(Generic[P, T_co]):
         @trio.lowlevel.enable_ki_protection
         async def run_one(index: int, client: Client) -> None:
             try:
-                outcomes[index] = outcome.Value(await crew.call_on(client, RUN, (fn, args)))
+                outcomes[index] = outcome.Value(await crew.dispatch.call_on(client, RUN, (fn, args)))
             except Exception as exc:
                 outcomes[index] = outcome.Error(exc)
 
-        crew.begin_work()  # a call that is not sent yet is in flight, too
+        crew.dispatch.begin_work()  # a call that is not sent yet is in flight, too
         try:
             async with trio.open_nursery() as nursery:
                 for index, client in enumerate(clients):
@@ -283,8 +329,24 @@ class Pool(Generic[P, T_co]):
         except BaseExceptionGroup as group:  # a Ctrl-C
             raise only(group) from None
         finally:
-            crew.end_work()
+            crew.dispatch.end_work()
         return [result.unwrap() for result in outcomes]
+
+    async def resize(self, workers: int) -> None:
+        """Have so many isolates from now on.
+
+        Returns when the new ones have started, or those that are given up are gone. Those with the least to do are given up: they take no more calls, finish those that they
+        have, tear down and end. A new one that fails to start is a failure as any other.
+        Cancelled: the change goes on.
+        """
+        check_positive("workers", workers)
+        await self._crew.resize(workers)
+
+    async def drain(self) -> None:
+        """Wait until no call is in line or in flight. The pool stays open."""
+        self._crew.check_run()
+        await trio.lowlevel.checkpoint()
+        await self._crew.dispatch.wait_idle()
 
     def close(self) -> None:
         """Take no new calls: they raise `trio.ClosedResourceError`. Those queued and in flight go on."""
@@ -300,7 +362,7 @@ class Pool(Generic[P, T_co]):
 
     def statistics(self) -> PoolStatistics:
         """Return a record of what became of the calls so far."""
-        return PoolStatistics(workers=len(self._crew.clients), **count(self._crew))
+        return pool_statistics(self._crew)
 
 
 @overload
@@ -355,6 +417,9 @@ def open_pool(
     handler: Callable[..., Any] | str | None = None,
     *,
     workers: int | None = None,
+    min_workers: int | None = None,
+    max_calls_per_worker: int | None = None,
+    max_memory: int | None = None,
     restart: Restart | None = Restart(),  # frozen
     name: str | None = None,
     init: Callable[[], object] | str | None = None,
@@ -383,6 +448,12 @@ def open_pool(
         cancel_grace, shutdown_grace, gc, engine: as for `open_worker`; max_in_flight and
             concurrency are for each isolate.
         workers: how many isolates; None: as many as usable CPUs.
+        min_workers: how many are kept when there is nothing to do; None: all. More are started as
+            calls have to wait, and end when they have had none for 10 seconds.
+        max_calls_per_worker: after so many calls (of `map`: items) an isolate is relieved by a new
+            one: it finishes what it has, tears down and ends. No call is lost, or fails.
+        max_memory: in bytes: an isolate that holds more resident memory after a call is relieved. It is
+            looked at every 50 ms at most. Not on Linux: needs psutil.
         restart: the policy for all of them together; None: those that die are not replaced.
 
     Raises what `open_worker` raises; `IsolateSpawnError` if all of the first round fail.
@@ -404,9 +475,47 @@ def open_pool(
         engine=engine,
         restart=restart,
     )
-    if workers is not None:
-        check_positive("workers", workers)
-    return _open(Crew(options, size=workers or usable_cpus(), restart=restart, is_pool=True))
+    for option, value in (
+        ("workers", workers),
+        ("max_calls_per_worker", max_calls_per_worker),
+        ("max_memory", max_memory),
+    ):
+        if value is not None:
+            check_positive(option, value)
+    size = workers or usable_cpus()
+    if min_workers is not None:
+        check_positive("min_workers", min_workers, size)
+    if max_memory is not None:
+        check_can_measure()
+    crew = Crew(
+        options,
+        size=size,
+        restart=restart,
+        is_pool=True,
+        least=min_workers,
+        most_calls=max_calls_per_worker,
+        max_memory=max_memory,
+    )
+    return _open(crew)
+
+
+def _how(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take out how a call is to be served, and check it."""
+    how: dict[str, Any] = {}
+    if "retries" in kwargs and (retries := kwargs.pop("retries")) != 0:
+        check_positive("retries", retries)
+        how["retries"] = retries
+    if "priority" in kwargs and (priority := kwargs.pop("priority")) != 0:
+        if not isinstance(priority, int | float) or math.isnan(priority):
+            raise TypeError(f"priority= must be a number, not {priority!r}")
+        how["priority"] = priority
+    if "key" in kwargs and (key := kwargs.pop("key")) is not None:
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(f"key= must be hashable, not {key!r}") from None
+        how["key"] = key
+    return how
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from ._histogram import Durations
 from ._supervisor import Crew
 
 
@@ -38,20 +39,48 @@ class PoolStatistics(WorkerStatistics):
 
     Attributes:
         workers: isolates that can serve now.
+        retried: how often a call was repeated because its isolate died.
+        recycled: isolates that were relieved after `max_calls_per_worker` or above `max_memory`.
+        busy: the part of their time in which isolates had a call, from 0 to 1.
+        wait_time: how long calls stood in line until they were sent.
+        run_time: how long calls took from then on; in an isolate that serves one at a time, without
+            the time in which they stood behind another one there.
     """
 
     workers: int
+    retried: int
+    recycled: int
+    busy: float
+    wait_time: Durations
+    run_time: Durations
 
 
 def count(crew: Crew) -> dict[str, int]:
     """Return what every kind of record says of a crew, as it is now."""
+    counts = crew.counts
     return {
         "in_flight": sum(client.load for client in crew.clients),
-        "queued": crew.queued,
-        "done": crew.counts.done,
-        "failed": crew.counts.failed,
-        "cancelled": crew.counts.cancelled,
+        "queued": crew.dispatch.queued,
+        "done": counts.done,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
         "replaced": crew.replaced,
         "restarted": crew.restarted,
-        "late_replies": crew.counts.late_replies,
+        "late_replies": counts.late_replies,
     }
+
+
+def pool_statistics(crew: Crew) -> PoolStatistics:
+    counts = crew.counts
+    times = [client.times() for client in crew.clients]
+    busy = counts.busy + sum(time for time, _ in times)
+    manned = counts.manned + sum(time for _, time in times)
+    return PoolStatistics(
+        workers=len(crew.clients),
+        retried=counts.retried,
+        recycled=crew.recycled,
+        busy=busy / manned if manned else 0.0,
+        wait_time=counts.waits.durations(),
+        run_time=counts.runs.durations(),
+        **count(crew),
+    )

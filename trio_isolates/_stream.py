@@ -96,7 +96,12 @@ async def open_stream(
 
 
 async def call_with_progress(
-    crew: Crew, kind: int, payload: Any, kwargs: dict[str, Any], on_progress: Callable[[Any], object]
+    crew: Crew,
+    kind: int,
+    payload: Any,
+    kwargs: dict[str, Any],
+    on_progress: Callable[[Any], object],
+    **how: Any,
 ) -> Any:
     """Make a call; what it reports goes to `on_progress`, in the caller's task tree and context."""
     if is_async(on_progress) or not callable(on_progress):
@@ -117,7 +122,7 @@ async def call_with_progress(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump)
             try:
-                result = outcome.Value(await crew.call(kind, payload, kwargs, port.send_port))
+                result = outcome.Value(await crew.call(kind, payload, kwargs, port.send_port, **how))
             except Exception as exc:  # to be raised after what was reported before it
                 result = outcome.Error(exc)
             nursery.cancel_scope.cancel()

@@ -1,19 +1,22 @@
-"""A crew of isolates that serve the same calls: who is alive, who takes the next call, who is replaced.
+"""A crew of isolates that serve the same calls: who is alive, who is replaced, and how it ends.
 
-A call waits here, in order, until an isolate has a place for it; a call that its isolate had not
-begun when it died comes back and goes to another. This module does not know what a call says.
+Each isolate has a post. One that dies, or has served its time, gives its post to another; posts are
+added and given up as the crew is resized. Which call goes to whom is `_dispatch`'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
+from copy import copy
+from itertools import count
 from typing import Any, Final, cast, final
 
 import trio
-from attrs import evolve
+from attrs import define, evolve, field
 
 from ._client import Call, Client, Counts
+from ._dispatch import Dispatcher, stays
 from ._errors import (
     IsolateDied,
     IsolateError,
@@ -22,19 +25,35 @@ from ._errors import (
     UnsendableError,
 )
 from ._here import check_in_trio
-from ._messages import EXTENDED
 from ._options import Options
 from ._ports import SendPort
-from ._queue import Line
 from ._restart import Restart, RestartWindow
 
-_UNSET: Final = object()
 _AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
+_IDLE_TICKS: Final = 10  # seconds without a call after which a post above the least is given up
+
+
+@define(eq=False)
+class _Post:
+    """A place for an isolate. settled: its first isolate is ready, or has failed. gone: it is given up."""
+
+    number: int
+    client: Client | None = None
+    is_dropped: bool = False
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    settled: trio.Event = field(factory=trio.Event)
+    gone: trio.Event = field(factory=trio.Event)
+    idle_ticks: int = 0
+    given: int = 0  # calls to its isolate, when last looked at
 
 
 @final
 class Crew:
-    """The isolates of one worker or pool. Opened by `open_crew`."""
+    """The isolates of one worker or pool. Opened by `open_crew`.
+
+    least: how many are kept when there is nothing to do; None: always `size`. most_calls, max_memory:
+    after so many calls, or with so many bytes resident, an isolate gives its post to another.
+    """
 
     def __init__(
         self,
@@ -44,30 +63,35 @@ class Crew:
         restart: Restart | None,
         is_pool: bool,
         replaces_killed: bool = True,
+        least: int | None = None,
+        most_calls: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         self.options = options
-        self.counts = Counts()
         self.replaced = 0
         self.restarted = 0
-        self.clients: list[Client] = []  # open ones
+        self.recycled = 0
         self.is_closed = False
         self.is_ending = False
         self.failure: IsolateError | None = None  # why nothing will be served any more
         self.size = size
+        self.most_calls = most_calls
+        self.dispatch = Dispatcher(options, self._find_unserved, on_wait=self._on_wait, on_worn=self._recycle)
+        self._least = size if least is None else least
+        self._max_memory = max_memory
         self._is_pool = is_pool
         self._replaces_killed = replaces_killed
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
-        self._line: Line[Call] = Line()
-        self._active = 0
-        self._idle = trio.Event()
+        self._posts: dict[int, _Post] = {}
+        self._post_numbers = count(1)
+        self._lost = 0  # posts that nobody will man again
         self._all: list[Client] = []  # every one that is not known to be gone
         self._opened = trio.Event()
         self._was_manned = False
         self._first_failures: dict[int, IsolateError] = {}  # by the post
         self._teardown_error: BaseException | None = None
         self._handler_error: BaseException | None = None
-        self._lost = 0  # posts that nobody will man again
         self._unnoticed: list[IsolateError] = []  # deaths of those that no call has shown
         self._was_killed = False
         self._token: trio.lowlevel.TrioToken | None = None
@@ -75,12 +99,16 @@ class Crew:
         self._scope = trio.CancelScope(shield=True)
         self.body_scope = trio.CancelScope()
 
-    @property
-    def queued(self) -> int:
-        """How many calls wait for a place."""
-        return len(self._line)
-
     # Calls.
+
+    @property
+    def clients(self) -> list[Client]:
+        """The open ones."""
+        return self.dispatch.clients
+
+    @property
+    def counts(self) -> Counts:
+        return self.dispatch.counts
 
     @trio.lowlevel.enable_ki_protection
     async def call(
@@ -91,6 +119,9 @@ class Crew:
         port: SendPort[Any] | None = None,
         *,
         is_part: bool = False,
+        retries: int = 0,
+        priority: float = 0,
+        key: Hashable = None,
     ) -> Any:
         """Have one call served, by whoever has a place first.
 
@@ -102,75 +133,25 @@ class Crew:
             self.check_usable()
         elif self._is_over():
             raise self._unserved()
-        if kwargs or port is not None or self.options.spec.context:
-            kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
-        call = Call(trio.lowlevel.current_task(), kind, payload, self._leave_line)
-        client = self._find_place()
-        if client is not None:
-            client.start(call)
-        elif self.failure is not None or self._is_over():
-            raise self._unserved()
-        else:
-            self._line.append(call)
-        return await self._wait(call)
-
-    @trio.lowlevel.enable_ki_protection
-    async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
-        """Have one call served by this isolate and no other."""
-        if self._is_over():
-            raise self._unserved()
-        if not client.is_open:  # it has died since it was chosen, and would never answer
-            raise client.isolate.died(maybe_executed=False)
-        call = Call(trio.lowlevel.current_task(), kind, payload, _stays)
-        client.start(call)
-        return await self._wait(call)
-
-    async def _wait(self, call: Call) -> Any:
-        self.begin_work()
-        try:
-            return await trio.lowlevel.wait_task_rescheduled(call.abort)
-        finally:
-            self.end_work()
-
-    def begin_work(self) -> None:
-        """From here to `end_work` something is in flight, which a normal end waits for."""
-        self._active += 1
-
-    def end_work(self) -> None:
-        self._active -= 1
-        if not self._active:
-            self._idle.set()
-
-    def _context_values(self) -> tuple[tuple[int, Any], ...]:
-        values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
-        return tuple((index, value) for index, value in values if value is not _UNSET)
+        return await self.dispatch.call(
+            kind, payload, kwargs, port, retries=retries, priority=priority, key=key
+        )
 
     def check_usable(self) -> None:
         """Raise unless calls can be made now, and here."""
         if self.is_closed:
             raise trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
-        self._check_run()
+        self.check_run()
 
-    def _check_run(self) -> None:
+    def check_run(self) -> None:
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError(
                 f"{self.options.spec.name!r} belongs to another trio.run; from a thread, "
                 "use trio.from_thread.run(worker.call, ...) or trio.from_thread.run_sync(worker.kill)"
             )
 
-    def _find_place(self) -> Client | None:
-        """Return the isolate with the least to do that has a place; None if there is none, or a line."""
-        if self._line:
-            return None
-        best: Client | None = None
-        for client in self.clients:
-            if client.has_room and (best is None or client.load < best.load):
-                best = client
-        return best
-
-    def _leave_line(self) -> None:
-        self.counts.cancelled += 1
-        self._line.forget()
+    def _find_unserved(self) -> BaseException | None:
+        return self._unserved() if self.failure is not None or self._is_over() else None
 
     def _unserved(self) -> BaseException:
         """What a caller gets whom nobody will serve."""
@@ -179,36 +160,14 @@ class Crew:
         if self._was_killed:
             return IsolateDied(self.options.spec.name, signal="SIGKILL", maybe_executed=False)
         if isinstance(failure, IsolateDied):
-            return IsolateDied(
-                failure.name,
-                pid=failure.pid,
-                exitcode=failure.exitcode,
-                signal=failure.signal,
-                maybe_executed=False,
-                stderr_tail=failure.stderr_tail,
-            )
+            error = copy(failure)
+            error.maybe_executed = False
+            return error
         if isinstance(failure, IsolateSpawnError):
             return IsolateSpawnError(str(failure))
         if isinstance(failure, RestartLimitExceeded):
             return RestartLimitExceeded(str(failure), causes=failure.causes)
         return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
-
-    def _on_room(self, client: Client) -> None:
-        """Send from the line here and now: in the order in which the calls were made."""
-        while self._line and client.has_room:
-            call = self._line.first
-            try:
-                client.start(call)
-            except BaseException as exc:
-                if not call.is_settled:
-                    self._line.pop().fail(exc)
-            else:
-                if not call.is_settled:
-                    self._line.pop()
-
-    def _refuse_waiters(self) -> None:
-        while self._line:
-            self._line.pop().fail(self._unserved())
 
     # Lives and deaths.
 
@@ -218,37 +177,68 @@ class Crew:
         self._token = trio.lowlevel.current_trio_token()
         with self._scope:
             async with trio.open_nursery() as self._nursery:
-                for number in range(1, self.size + 1):
-                    self._nursery.start_soon(self._keep, number)
+                for _ in range(self._least):
+                    self._add_post()
+                if self._least < self.size:
+                    self._nursery.start_soon(self._watch_idle)
                 await trio.sleep_forever()
 
     def make_client(self, number: int) -> Client:
         options = self.options
         if self._is_pool:
             options = evolve(options, spec=evolve(options.spec, name=f"{options.spec.name}.{number}"))
-        return Client(
-            options, self.counts, on_room=self._on_room, on_death=self._on_death, on_error=self.end_body
+        client = Client(
+            options,
+            self.counts,
+            on_room=self.dispatch.on_room,
+            on_death=self._on_death,
+            on_error=self.end_body,
+            on_heavy=self._recycle,
         )
+        client.most = self.most_calls
+        client.max_memory = self._max_memory
+        return client
 
     def end_body(self, error: BaseException) -> None:
         """A handler of a port has raised over a message from one of the isolates."""
         self._handler_error = self._handler_error or error
         self.body_scope.cancel()
 
+    def _add_post(self) -> _Post:
+        assert self._nursery is not None
+        post = _Post(next(self._post_numbers))
+        self._posts[post.number] = post
+        self._nursery.start_soon(self._keep, post)
+        return post
+
     @trio.lowlevel.enable_ki_protection
-    async def _keep(self, number: int) -> None:
+    async def _keep(self, post: _Post) -> None:
         """Keep one post manned: start an isolate, and another when that one is gone."""
-        while not self._is_over():
+        try:
+            with post.scope:
+                await self._man(post)
+        finally:
+            self._posts.pop(post.number, None)
+            post.settled.set()
+            if post.client is not None and post.is_dropped:
+                await self._see_off(post.client)
+            post.gone.set()
+
+    async def _man(self, post: _Post) -> None:
+        while not (self._is_over() or post.is_dropped):
             client: Client | None = None
             try:
-                client = self.make_client(number)
+                client = self.make_client(post.number)
             except UnsendableError as exc:  # what the handler holds has changed since
-                failure: IsolateError = IsolateSpawnError(f"{self.options.spec.name!r}: {exc}")
+                failure: IsolateError | None = IsolateSpawnError(f"{self.options.spec.name!r}: {exc}")
+                assert failure is not None
                 failure.__cause__ = exc
-                self._note_failed_start(number, failure)
+                self._note_failed_start(post, failure)
             else:
-                failure = await self._serve(number, client)
-            delay = None if self._is_over() else self._judge(client, failure)
+                failure = await self._serve(post, client)
+            if failure is None:  # it has served its time
+                continue
+            delay = None if self._is_over() or post.is_dropped else self._judge(post, client, failure)
             if delay is None:
                 return
             await trio.sleep(delay)
@@ -256,61 +246,71 @@ class Crew:
     def _is_over(self) -> bool:
         return self.is_ending or self._was_killed
 
-    async def _serve(self, number: int, client: Client) -> IsolateError:
-        """See one isolate through its life; return how that ended."""
+    async def _serve(self, post: _Post, client: Client) -> IsolateError | None:
+        """See one isolate through its life at this post; return how that ended, None if it was relieved."""
         assert self._nursery is not None
         self._all.append(client)
+        post.client = client
         self._nursery.start_soon(client.run)
         try:
             await client.isolate.wait_ready()
         except IsolateSpawnError as exc:
-            self._all.remove(client)
-            self._note_failed_start(number, exc)
+            self._forget(client)
+            post.client = None
+            self._note_failed_start(post, exc)
             return exc
-        self._admit(client)
+        self._admit(post, client)
+        await client.left.wait()
+        if client.isolate.death is None and not post.is_dropped:
+            self.recycled += 1
+            post.client = None
+            self._nursery.start_soon(self._see_off, client)
+            return None
         await client.isolate.wait_dead()
-        self._all.remove(client)
-        if self._teardown_error is None:
-            self._teardown_error = client.isolate.teardown_error
+        post.client = None
+        self._forget(client)
         return client.isolate.died(maybe_executed=False)
 
-    def _note_failed_start(self, number: int, failure: IsolateError) -> None:
-        self._first_failures.setdefault(number, failure)
-        if len(self._first_failures) == self.size:
+    def _forget(self, client: Client) -> None:
+        if client in self._all:
+            self._all.remove(client)
+        if self._teardown_error is None:
+            self._teardown_error = client.isolate.teardown_error
+
+    def _note_failed_start(self, post: _Post, failure: IsolateError) -> None:
+        post.settled.set()
+        self._first_failures.setdefault(post.number, failure)
+        if len(self._first_failures) >= self._least:
             self._opened.set()
 
-    def _admit(self, client: Client) -> None:
+    def _admit(self, post: _Post, client: Client) -> None:
         self._opened.set()
+        post.settled.set()
         self._was_manned = True
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
                 client.limit = min(client.limit, concurrency + _AT_HAND)
-        client.is_open = True
-        self.clients.append(client)
-        self._on_room(client)
+        client.open()
+        self.dispatch.add(client)
 
     def _on_death(self, client: Client, unbegun: list[Call]) -> None:
-        """Have the calls that it had not begun go to another one, before all others."""
-        if client in self.clients:
-            self.clients.remove(client)
+        """Have the calls that it had not begun, or that may be repeated, go to another one."""
         # Here and now: the block may be left, and its keeper gone, before anybody else knows of it.
         if self._window is None and client.isolate.died_unasked and not client.was_noticed:
             self._unnoticed.append(client.isolate.died(maybe_executed=False))
         moving: list[Call] = []
         for call in unbegun:
-            if call.leave_line == _stays or self._was_killed:
+            if stays(call) or self._was_killed:
                 call.fail(client.isolate.died(maybe_executed=False))
             elif self._is_over():
                 call.fail(self._unserved())
             else:
                 call.client = None
                 moving.append(call)
-        self._line.put_first(moving)
-        for other in list(self.clients):
-            self._on_room(other)
+        self.dispatch.remove(client, moving)
 
-    def _judge(self, client: Client | None, failure: IsolateError) -> float | None:
+    def _judge(self, post: _Post, client: Client | None, failure: IsolateError) -> float | None:
         """Return the seconds after which to start again, or None not to."""
         if client is not None and client.is_ours:
             self.replaced += self._replaces_killed
@@ -319,7 +319,7 @@ class Crew:
             if client is None or not client.isolate.is_ready:
                 self._unnoticed.append(failure)
             self._lost += 1
-            if self._lost == self.size:
+            if len(self._posts) == 1:  # the last
                 self._fail(failure)
             return None
         self.restarted += 1
@@ -342,11 +342,76 @@ class Crew:
 
     def _fail(self, failure: IsolateError) -> None:
         self.failure = failure
-        self._refuse_waiters()
+        self.dispatch.refuse()
         if not self._was_manned:
             self._opened.set()  # with nobody: the opening fails
         elif isinstance(failure, RestartLimitExceeded):
             self.body_scope.cancel()
+
+    # Coming and going.
+
+    def _recycle(self, client: Client) -> None:
+        """It has served its time: it takes no more calls, and another one takes its post."""
+        if client.is_open and not self._is_over():
+            client.retire()
+            self.dispatch.remove(client)
+
+    async def _see_off(self, client: Client) -> None:
+        """End an isolate that has been relieved, when it has answered what it has."""
+        await client.spent.wait()
+        await client.isolate.close(self.options.shutdown_grace)
+        self._forget(client)
+
+    def _on_wait(self) -> None:
+        """A call has to wait: one more isolate, if there may be more, and none is on its way for it."""
+        coming = sum(not (post.client and post.client.is_open) for post in self._posts.values())
+        if (
+            len(self._posts) < self.size - self._lost
+            and coming < self.dispatch.queued
+            and not self._is_over()
+        ):
+            self._add_post()
+
+    async def _watch_idle(self) -> None:
+        """Give up posts above the least whose isolates have had nothing to do for a while."""
+        while True:
+            await trio.sleep(1.0)
+            for post in list(self._posts.values()):
+                client = post.client
+                if client is None or not client.is_open:
+                    continue
+                is_idle = not client.load and client.given == post.given
+                post.idle_ticks = post.idle_ticks + 1 if is_idle else 0
+                post.given = client.given
+                if post.idle_ticks >= _IDLE_TICKS and len(self._posts) > self._least:
+                    self._drop(post)
+
+    def _drop(self, post: _Post) -> None:
+        """Give up a post: its isolate ends when it has answered what it has."""
+        post.is_dropped = True
+        self._posts.pop(post.number, None)
+        client = post.client
+        if client is not None and client.is_open:
+            client.retire()
+            self.dispatch.remove(client)
+        elif client is not None and client.isolate.death is None:
+            client.isolate.kill()  # it has not begun to serve
+        post.scope.cancel()
+
+    async def resize(self, size: int) -> None:
+        """Have so many posts; return when the new ones have started, or those given up are gone."""
+        self.check_usable()
+        self.size = self._least = size
+        self._lost = 0
+        new = [self._add_post() for _ in range(size - len(self._posts))]
+        old = sorted(self._posts.values(), key=_load)[: max(0, len(self._posts) - size)]
+        for post in old:
+            self._drop(post)
+        for post in new:
+            await post.settled.wait()
+        for post in old:
+            await post.gone.wait()
+        await trio.lowlevel.checkpoint()
 
     async def wait_open(self) -> None:
         """Wait for the first isolate. Raises `IsolateSpawnError` if the whole first round fails."""
@@ -358,18 +423,18 @@ class Crew:
     # The end.
 
     def close(self) -> None:
-        self._check_run()
+        self.check_run()
         self.is_closed = True
 
     def kill(self) -> None:
         """End every isolate at once."""
-        self._check_run()
+        self.check_run()
         self._kill()
 
     def _kill(self) -> None:
         self.is_closed = True
         self._was_killed = True
-        self._refuse_waiters()
+        self.dispatch.refuse()
         for client in list(self._all):
             client.isolate.kill()
 
@@ -387,15 +452,12 @@ class Crew:
     async def drain(self) -> None:
         """Wait until nothing is in flight any more; then have the isolates tear down and end."""
         self.is_closed = True
-        while self._active:
-            if self._idle.is_set():  # else somebody waits for it already
-                self._idle = trio.Event()
-            await self._idle.wait()
+        await self.dispatch.wait_idle()
         await self.see_out()
 
     async def aclose(self) -> None:
         """As leaving the block does, before it is left. Cancelled: kill."""
-        self._check_run()
+        self.check_run()
         try:
             await self.drain()
         except BaseException:
@@ -408,7 +470,7 @@ class Crew:
         """Stop what is in flight, within `cancel_grace` seconds in total; tear down in what is left."""
         self.is_closed = True
         self.is_ending = True
-        self._refuse_waiters()
+        self.dispatch.refuse()
         grace = self.options.cancel_grace
         deadline = trio.current_time() + grace
 
@@ -469,8 +531,9 @@ class Crew:
         return error
 
 
-def _stays() -> None:
-    """The way out of the line for a call that is meant for one isolate only, and never stands in it."""
+def _load(post: _Post) -> int:
+    """How much there is to do at a post; less than nothing if nobody can serve there yet."""
+    return post.client.load if post.client is not None and post.client.is_open else -1
 
 
 def only(error: BaseException) -> BaseException:
