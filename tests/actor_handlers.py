@@ -187,13 +187,13 @@ class Connection:
     async def __aenter__(self) -> None:
         self.manager = trio.open_nursery()
         nursery = await self.manager.__aenter__()
-        self.text: str = await nursery.start(self.serve)
+        self.text: str = await nursery.start(self._serve)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.scope.cancel()
         await self.manager.__aexit__(None, None, None)
 
-    async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.CancelScope() as self.scope:
             task_status.started("from its task")
             await trio.sleep_forever()

@@ -154,6 +154,10 @@ async def test_methods_of_builtin_classes() -> None:
             await stack.sort(reverse=True)
             assert await stack.pop() == 0
             assert await stack.index(1) == 2
+    async with open_any(dict, {"a": 1}) as mapping:
+        await mapping.update(b=2)
+        assert await mapping.pop("a") == 1
+        assert await mapping.get("b") == 2
 
 
 # What there is, and what is not.
@@ -237,7 +241,7 @@ async def test_the_worker_underneath() -> None:
 async def test_it_stays() -> None:
     """An actor cannot be sent, and its methods are what `actor_method` says that they are."""
     async with open_any(work.Counter) as actor:
-        with pytest.raises(TypeError, match="stays with the block"):
+        with pytest.raises(TypeError, match="an actor cannot be sent"):
             pickle.dumps(actor)
         assert actor_method(actor.get) is actor.get
 
@@ -288,12 +292,22 @@ async def test_arguments_that_cannot_be_sent(cls: Any, args: tuple[Any, ...], pa
         ((work.AsyncCounter,), {"on_cancel": "kill"}, "on_cancel='kill' is for sync methods only"),
         ((work.Counter,), {"restart": True}, "restart= must be"),
         ((work.Counter,), {"name": 3}, "name= must be"),
+        ((work.Counter,), {"init": 3}, "init= must be"),
+        ((work.Counter,), {"context": 3}, "context= must be"),
+        ((work.AsyncCounter,), {"concurrency": "3"}, "concurrency= must be"),
+        ((work.Counter,), {"max_in_flight": "3"}, "max_in_flight= must be"),
+        ((work.Counter,), {"cancel_grace": "3"}, "cancel_grace= must be"),
+        ((work.Counter,), {"shutdown_grace": "3"}, "shutdown_grace= must be"),
+        ((work.Counter,), {"engine": 3}, "engine= must be"),
     ],
 )
 def test_wrong_options(args: tuple[Any, ...], options: dict[str, Any], words: str) -> None:
     """What does not apply is an error at once."""
     with pytest.raises(TypeError, match=words.replace("(", "[(]")):
         open_any(*args, **options)
+    for option in ("on_cancel", "gc"):
+        with pytest.raises(ValueError, match=f"{option}= must be one of"):
+            open_any(work.Counter, **{option: "nonsense"})
 
 
 @pytest.mark.usefixtures("kind")

@@ -39,3 +39,8 @@ def test_the_program_with_ports_runs_as_it_is_printed(tmp_path: Path) -> None:
     """The isolate answers by the port that came with the question, and says so when it ends."""
     printed = run_as_printed("Ports and bare isolates", tmp_path)
     assert printed == ["0", "1", "4", "9", "16", "no more questions"]
+
+
+def test_the_actor_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """The object keeps what it was told, and its generator is a stream."""
+    assert run_as_printed("Actors", tmp_path) == ["one isolate", "3 calls"]

@@ -20,7 +20,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them
-#   _stream _open_isolate _open_worker _actor _run _map _pool                 the doors
+#   _stream _open_isolate _open_worker _actor _run _map _pool         the doors
 
 import sys
 

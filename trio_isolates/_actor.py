@@ -54,14 +54,12 @@ class Actor:
         raise TypeError("an actor cannot be sent: it stays with the block that opened it")
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(_why_not(self.__class, name), name=name, obj=self)
+        raise AttributeError(_why_not(self.__class, name))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
             f"cannot set {name!r}: the {self.__class.__qualname__!r} is in its isolate, and only its "
-            "methods can be called from here",
-            name=name,
-            obj=self,
+            "methods can be called from here"
         )
 
     def __delattr__(self, name: str) -> NoReturn:
