@@ -137,18 +137,17 @@ def measure(peer: str, fault: str, deadline: float, verbose: bool) -> Cell:
     return {"peer": peer, "fault": fault, **known}
 
 
-def seconds(value: float) -> str:
-    if value >= 1:
-        return f"{value:.1f} s"
-    return f"{value * 1e3:.0f} ms" if value >= 0.001 else "under 1 ms"
+def lasting(seconds: float, preposition: str) -> str:
+    if seconds < 0.001:
+        return "within 1 ms"
+    return f"{preposition} " + (f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms")
 
 
 def text(cell: Cell) -> str:
     """As in the table: what was seen, after how long; and only if the pool is lost, what it did next."""
     words = str(cell["saw"])
     if "seconds" in cell:
-        preposition = "for" if cell.get("failed") else "after"
-        words += f" {preposition} {seconds(cell['seconds'])}"
+        words += " " + lasting(cell["seconds"], "for" if cell.get("failed") else "after")
     if cell["fault"] != "parent" and "seconds" in cell:
         if cell.get("works"):
             words += "; then works"
