@@ -20,7 +20,7 @@ LAYERS = """
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
     _client _queue _supervisor _statistics                     calls, and who serves them
-    _stream _open_isolate _open_worker _actor _run _map _pool the doors
+    _stream _open_isolate _open_worker _actor _run _map _pool   the doors
     __init__ testing _pytest_plugin                            what is built on them
     _selection _documents _screen _demo _cli __main__          the command line
 """
