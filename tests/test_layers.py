@@ -21,6 +21,7 @@ LAYERS = """
     _options _isolate                                          the parent's handle of one
     _client _queue _supervisor _statistics                     calls, and who serves them
     _stream _open_isolate _open_worker _actor _run _map _pool   the doors
+    _child_spec _siblings _tree _open_supervisor               isolates that live again
     __init__ testing _pytest_plugin                            what is built on them
     _selection _documents _screen _demo _cli __main__          the command line
 """

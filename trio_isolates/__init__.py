@@ -5,6 +5,7 @@
     async with open_worker(parse) as worker: ...        # one long-lived isolate, many calls
     async with open_pool(parse, workers=4) as pool: ... # many of them behind one queue
     async with open_actor(Counter, 5) as counter: ...   # an object that lives in an isolate
+    async with open_supervisor() as supervisor: ...     # isolates that are started again when they end
 
 When a block is left, by any path, its isolates are gone; when a call returns, by any path, its
 work has stopped. For tests there is `trio_isolates.testing`.
@@ -21,6 +22,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _engine _options _isolate                                          starting one, and its life
 #   _client _queue _supervisor _statistics                             calls, and who serves them
 #   _stream _open_isolate _open_worker _actor _run _map _pool         the doors
+#   _child_spec _siblings _tree _open_supervisor                        isolates that live again
 
 import sys
 
@@ -29,6 +31,7 @@ if sys.platform == "win32":
 
 from ._actor import actor_method, actor_worker, open_actor
 from ._capability import Capability
+from ._child_spec import ChildSpec, ChildStatistics, SupervisorSpec, SupervisorStatistics
 from ._current import CurrentIsolate, current_isolate, exit_isolate
 from ._errors import (
     CallInterrupted,
@@ -41,6 +44,7 @@ from ._errors import (
     UnsendableError,
 )
 from ._open_isolate import Isolate, IsolateStatistics, open_isolate, run_isolate
+from ._open_supervisor import open_supervisor
 from ._open_worker import Worker, open_worker
 from ._pool import Pool, open_pool
 from ._ports import PortStatistics, RawReceivePort, ReceivePort, SendPort
@@ -48,6 +52,7 @@ from ._progress import report_progress
 from ._restart import Restart
 from ._run import current_default_isolate_limiter, run
 from ._statistics import PoolStatistics, WorkerStatistics
+from ._tree import Child, Supervisor
 
 __all__ = [
     "run",
@@ -65,6 +70,13 @@ __all__ = [
     "run_isolate",
     "Isolate",
     "IsolateStatistics",
+    "open_supervisor",
+    "Supervisor",
+    "SupervisorStatistics",
+    "SupervisorSpec",
+    "ChildSpec",
+    "Child",
+    "ChildStatistics",
     "ReceivePort",
     "SendPort",
     "RawReceivePort",

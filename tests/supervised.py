@@ -1,0 +1,135 @@
+"""What the supervisors' suite has its children do, and how it hears of that."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import trio
+
+from contract import Kind
+from contract_handlers import wait_for_word
+from fifo import Fifo
+from handlers import tell
+from trio_isolates import CallInterrupted, Child, ChildSpec, ReceivePort, SendPort, Supervisor
+from trio_isolates._child_spec import RestartType
+from trio_isolates.testing import InlineEngine
+
+
+class Service:
+    """An entry that says when it arrives in its isolate, before that is ready, and when it is stopped.
+
+    In between it does what it is told: "r" returns, "f" fails, "F" fails whenever it is stopped.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.folder, self.name)
+
+    async def __call__(self) -> str:
+        words = ""
+        try:
+            while words[-1:] not in {"r", "f"}:
+                words += await wait_for_word(self.folder / self.name)
+        except trio.Cancelled:
+            tell(self.folder / "fifo", f"{self.name} stops")
+            if "F" in words:
+                raise ZeroDivisionError(f"{self.name}, in its clean-up") from None
+            raise
+        if words[-1] == "f":
+            raise ZeroDivisionError(self.name)
+        return self.name
+
+
+def arrive(folder: Path, name: str) -> Service:
+    if (folder / f"{name} is ill").exists():
+        raise ZeroDivisionError(f"{name} does not start")
+    tell(folder / "fifo", f"{name} starts")
+    return Service(folder, name)
+
+
+class Family:
+    """The services of a test, one for each name."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.fifo = Fifo(folder / "fifo")
+        self._gates: dict[str, int] = {}
+
+    def spec(self, name: str, restart: RestartType = "permanent", shutdown: float = 5.0) -> ChildSpec:
+        if name not in self._gates:
+            os.mkfifo(self.folder / name)
+            self._gates[name] = os.open(self.folder / name, os.O_RDWR)  # so that what is told is kept
+        return ChildSpec(Service(self.folder, name), restart=restart, shutdown=shutdown, name=name)
+
+    async def start(
+        self, supervisor: Supervisor, names: str, restart: RestartType = "permanent"
+    ) -> list[Child]:
+        """Start children whose names are letters, and hear of it."""
+        children = [await supervisor.start(self.spec(name, restart)) for name in names]
+        assert await self.hear(len(names)) == [f"{name} starts" for name in names]
+        return children
+
+    async def hear(self, count: int) -> list[str]:
+        """Return the next things that they have said."""
+        return [await self.fifo.line() for _ in range(count)]
+
+    def tell(self, name: str, word: str) -> None:
+        os.write(self._gates[name], word.encode())
+
+    def make_ill(self, name: str) -> Callable[[], None]:
+        """Have it fail to start from now on; return how to cure it."""
+        path = self.folder / f"{name} is ill"
+        path.touch()
+        return path.unlink
+
+    def kill(self, child: Child) -> None:
+        """Have it die by nobody's doing."""
+        if isinstance(self.kind.engine, InlineEngine):
+            self.kind.engine.kill(child.name)
+        else:
+            pid = child.statistics().pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.fifo.close()
+        for fd in self._gates.values():
+            os.close(fd)
+
+
+def listen_sync(home: SendPort[Any]) -> NoReturn:
+    """A sync service: say who is there, and wait."""
+    home.send_sync(os.getpid())
+    try:
+        ReceivePort[Any]().receive_sync()
+    except CallInterrupted:
+        home.send_sync("interrupted")
+        raise
+    raise AssertionError("a message from nowhere")
+
+
+# In the test's own process, under a clock that jumps: what was done, and when.
+
+log: list[tuple[str, float]] = []
+
+
+async def work(name: str, seconds: float, end: str = "fails", clean_up: float = 0) -> None:
+    """Work so long, then end in this way; if stopped, clean up for so long."""
+    log.append((name, trio.current_time()))
+    try:
+        await trio.sleep(seconds)
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(clean_up)
+        log.append((f"{name} stopped", trio.current_time()))
+        raise
+    if end == "fails":
+        raise ZeroDivisionError(name)
