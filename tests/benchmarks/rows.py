@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rounds import Bar, Contender, Row
 
 CALLS, CALLERS, ITEMS, MESSAGES, STARTS, WAITING = 2000, 200, 100_000, 100_000, 5, 100_000
+IN_FLIGHT = 100
 # By name: the size in bytes, and how many calls make a round.
 DOCUMENTS = {"1 KB": (1000, 300), "100 KB": (100_000, 20), "2 MB": (2_000_000, 2), "20 MB": (20_000_000, 1)}
 # By name, so that nothing can be put off until the first use.
@@ -218,6 +219,19 @@ PORTS = Row(
     (more("one more, full", 0.85, "none full"),),
 )
 
+DEATHS = Row(
+    "deaths",
+    f"a worker is killed: until its {IN_FLIGHT} callers know (p99), until another one has answered (median)",
+    "ms",
+    (
+        Contender("noticed", "deaths:notice", (IN_FLIGHT, 10)),
+        Contender(f"{TP}, noticed by one caller", "deaths:trio_parallel_death", (10, False)),
+        Contender("next answer", "deaths:replacement", (10,)),
+        Contender(f"{TP}, next answer", "deaths:trio_parallel_death", (10, True)),
+    ),
+    (at_most("noticed", 50), at_most("next answer", 60)),
+)
+
 JSON = Row(
     "json",
     "when is a worker worth it? JSON text parsed in the loop, in a thread, in a worker",
@@ -234,5 +248,5 @@ JSON = Row(
 )
 
 _PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
-_REST = (MAP, START, BYTES, MEMORY, FLAT, IMPORT, JSON)
+_REST = (MAP, START, DEATHS, BYTES, MEMORY, FLAT, IMPORT, JSON)
 ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}
