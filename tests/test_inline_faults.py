@@ -31,6 +31,7 @@ from trio_isolates import (
     run,
 )
 from trio_isolates._engine import Host
+from trio_isolates._messages import Changes
 from trio_isolates.testing import InlineEngine, _open_pipes
 
 inline_isolates = plugin.inline_isolates
@@ -69,7 +70,7 @@ async def test_kill(autojump_clock: MockClock, inline_isolates: InlineEngine) ->
 async def test_cancelled_host(autojump_clock: MockClock, inline_isolates: InlineEngine) -> None:
     """To cancel the engine's task of an isolate is to kill the isolate."""
     async with trio.open_nursery() as nursery:
-        host: Host = await nursery.start(inline_isolates.host, "mine")
+        host: Host = await nursery.start(inline_isolates.host, "mine", Changes())
         nursery.cancel_scope.cancel()
     death = await host.wait_dead()
     assert (death.pid, death.exitcode, death.signal) == (host.pid, -signal.SIGKILL, "SIGKILL")
@@ -153,10 +154,10 @@ class Late:
         self.engine = InlineEngine()
         self._which = which
 
-    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+    async def host(self, name: str, changes: Changes, *, task_status: trio.TaskStatus[Host]) -> None:
         self.started += 1
         async with trio.open_nursery() as nursery:
-            host: Any = await nursery.start(self.engine.host, name)
+            host: Any = await nursery.start(self.engine.host, name, changes)
             if self.started == self._which:
                 host.pipe = _LatePipe(host)
             task_status.started(host)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterator, Sequence
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial, update_wrapper
@@ -163,6 +174,11 @@ def open_actor(
     restart: Restart | None = None,
     gc: GcPolicy = "pause",
     engine: Engine | str | None = None,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> AbstractAsyncContextManager[T]:
     """Open an isolate with an object in it for the length of a block; give what stands for it here.
 
@@ -202,9 +218,9 @@ def open_actor(
         *args: what it is called with.
         name: shown in errors and logs.
         init: called once in the isolate before the object is made; it may be async.
-        context, concurrency, max_in_flight, on_cancel, cancel_grace, shutdown_grace, restart, gc, engine:
-            as for `open_worker`; `concurrency` for classes with async methods, `on_cancel="kill"` for the
-            others.
+        context, concurrency, max_in_flight, on_cancel, cancel_grace, shutdown_grace, restart, gc, engine,
+        nice, cpu_affinity, env, cwd, threads: as for `open_worker`; `concurrency` for classes with
+            async methods, `on_cancel="kill"` for the others.
 
     Raises what `open_worker` does: `IsolateSpawnError`, from what the class raised, if it could not
     be made.
@@ -238,6 +254,11 @@ def open_actor(
         restart=restart,
         gc=gc,
         engine=engine,
+        nice=nice,
+        cpu_affinity=cpu_affinity,
+        env=env,
+        cwd=cwd,
+        threads=threads,
     )
     return cast(AbstractAsyncContextManager[T], _open(made, opening))
 

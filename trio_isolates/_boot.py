@@ -70,7 +70,7 @@ def main() -> None:
     _adopt_standard(standard, page)
     faulthandler.enable(page.fd)
     _set_title(name)
-    _environment.apply(environment)
+    refused = _environment.apply(environment)
     # Daemonic processes may not have children; these may: they end with their parent all the same.
     multiprocessing.current_process().name = name
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def main() -> None:
         os.close(pidfd)
     _keep_from_children(sock)
     try:
-        _serve(sock, side, page, name)
+        _serve(sock, side, page, name, refused)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or has given us up
     except BaseException:
@@ -193,7 +193,7 @@ def _keep_from_children(sock: socket.socket) -> None:
     os.register_at_fork(after_in_child=close_in_child)
 
 
-def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str) -> None:
+def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str, refused: OSError | None) -> None:
     link = BlockingLink(sock)
     namespaces = _namespaces()
     identities = Identities()
@@ -206,6 +206,8 @@ def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str) -> N
     exchange.expect_parent(codec)
     set_process_exchange(exchange)
     try:
+        if refused is not None:
+            raise refused
         spec: Spec = codec.loads(body, buffers)
         service = Service(spec, codec, interrupter, title, _flush, exchange=exchange)
         service.receive_fd = partial(_receive_fd, side)

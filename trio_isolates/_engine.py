@@ -40,6 +40,7 @@ from ._deaths import shorten_dump
 from ._interrupt import SIGNAL
 from ._link import Pipe, SocketPipe, receive_fds, send_fds
 from ._memory import TAIL_SIZE, Page
+from ._messages import Changes
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
 _HAS_SERVER: Final = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
@@ -117,11 +118,11 @@ class Host(Protocol):
 class Engine(Protocol):
     """Starts isolates."""
 
-    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+    async def host(self, name: str, changes: Changes, *, task_status: trio.TaskStatus[Host]) -> None:
         """Start one, report it as started, and return when nothing of it is left.
 
-        Raises `OSError` or `EndedEarly` if it could not be started. A
-        cancellation kills it.
+        changes: where an isolate is no process of its own, they make no difference. Raises `OSError`
+        or `EndedEarly` if it could not be started. A cancellation kills it.
         """
         ...
 
@@ -328,18 +329,18 @@ class ProcessEngine:
         self._worker_type = trio_parallel.WorkerType["FORKSERVER" if _HAS_SERVER else "SPAWN"]
 
     @trio.lowlevel.enable_ki_protection
-    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+    async def host(self, name: str, changes: Changes, *, task_status: trio.TaskStatus[Host]) -> None:
         _prepare_starts()
         for attempt in (1, 2):
             try:
-                await self._host(name, task_status)
+                await self._host(name, changes, task_status)
                 return
             except (EOFError, ConnectionError, FileNotFoundError):
                 # The forkserver died while it was asked; the next start makes a new one.
                 if attempt == 2:
                     raise
 
-    async def _host(self, name: str, task_status: trio.TaskStatus[Host]) -> None:
+    async def _host(self, name: str, changes: Changes, task_status: trio.TaskStatus[Host]) -> None:
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.callback(theirs.close)
@@ -348,7 +349,7 @@ class ProcessEngine:
             stack.callback(their_side.close)
             pipe = SocketPipe(ours)
             stack.callback(pipe.close)
-            page = Page.create(pickle.dumps((name, _environment.capture())))
+            page = Page.create(pickle.dumps((name, _environment.capture(changes))))
             stack.callback(page.close)
             fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
 

@@ -118,6 +118,7 @@ class Isolate:
         self.teardown_error: BaseException | None = None
         self._failed_step = ""
         self._engine = engine
+        self._changes = spec.changes
         self._spec = self.codec.dumps(spec, "")
         self._gc: GcPolicy = gc_policy
         self._on_answer = on_answer
@@ -158,7 +159,7 @@ class Isolate:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    host: Host = await nursery.start(self._engine.host, self.name)
+                    host: Host = await nursery.start(self._engine.host, self.name, self._changes)
                     self._host = host
                     await self._live(host, nursery)
         except BaseExceptionGroup as group:

@@ -76,6 +76,19 @@ Mode: TypeAlias = Literal["sync", "async"]
 
 
 @frozen
+class Changes:
+    """In what the process of an isolate is to differ from its parent; None: in nothing.
+
+    env: what to set and, where the value is None, to remove.
+    """
+
+    nice: int | None = None
+    cpu_affinity: frozenset[int] | None = None
+    env: dict[str, str | None] | None = None
+    cwd: str | None = None
+
+
+@frozen
 class Spec:
     """What an isolate is told to serve, sent once when it starts.
 
@@ -93,6 +106,7 @@ class Spec:
     log_levels: dict[str, int] | None
     is_entry: bool = False
     errors_are_fatal: bool = True
+    changes: Changes = Changes()
 
 
 @frozen

@@ -9,10 +9,11 @@ from __future__ import annotations
 # pyright: reportPrivateUsage=false
 # (users see only the ends of an isolate's life, which is opened and seen out here)
 import itertools
+import os
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, final, overload
+from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, Unpack, final, overload
 
 import outcome
 import trio
@@ -22,7 +23,7 @@ from ._capability import Capability
 from ._engine import Engine
 from ._errors import IsolateDied
 from ._messages import CALL, PAUSE, RESUME
-from ._options import make_options
+from ._options import ProcessOptions, make_changes, make_options
 from ._pickling import Codec
 from ._ports import SendPort
 from ._service import is_generator
@@ -263,6 +264,7 @@ def open_isolate(
     on_exit: SendPort[Any] | None = ...,
     shutdown_grace: float = ...,
     engine: Engine | str | None = ...,
+    **process: Unpack[ProcessOptions],
 ) -> AbstractAsyncContextManager[Isolate[Any]]: ...
 @overload
 def open_isolate(
@@ -274,6 +276,7 @@ def open_isolate(
     on_exit: SendPort[Any] | None = ...,
     shutdown_grace: float = ...,
     engine: Engine | str | None = ...,
+    **process: Unpack[ProcessOptions],
 ) -> AbstractAsyncContextManager[Isolate[T]]: ...
 @overload
 def open_isolate(
@@ -285,6 +288,7 @@ def open_isolate(
     on_exit: SendPort[Any] | None = ...,
     shutdown_grace: float = ...,
     engine: Engine | str | None = ...,
+    **process: Unpack[ProcessOptions],
 ) -> AbstractAsyncContextManager[Isolate[T]]: ...
 def open_isolate(
     entry: Callable[[*Ts], Any] | str,
@@ -295,6 +299,11 @@ def open_isolate(
     on_exit: SendPort[Any] | None = None,
     shutdown_grace: float = 5.0,
     engine: Engine | str | None = None,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> AbstractAsyncContextManager[Isolate[Any]]:
     """Run an entry in an isolate of its own for the length of a block. Dart's `Isolate.spawn`.
 
@@ -318,7 +327,7 @@ def open_isolate(
             `isolate.errors` and the isolate goes on, as long as something keeps it alive.
         on_exit: a port that gets None when the isolate is gone, see `add_on_exit`.
         shutdown_grace: seconds that the entry has to end when it is stopped.
-        engine: as for `open_worker`.
+        engine, nice, cpu_affinity, env, cwd, threads: as for `open_worker`.
 
     Raises:
         IsolateSpawnError: the process could not be started.
@@ -333,7 +342,8 @@ def open_isolate(
     )
     if on_exit is not None and not isinstance(on_exit, SendPort):
         raise TypeError(f"on_exit= must be a SendPort, not {on_exit!r}")
-    spec = evolve(options.spec, is_entry=True, errors_are_fatal=errors_are_fatal)
+    changes = make_changes(nice=nice, cpu_affinity=cpu_affinity, env=env, cwd=cwd, threads=threads)
+    spec = evolve(options.spec, is_entry=True, errors_are_fatal=errors_are_fatal, changes=changes)
     crew = Crew(evolve(options, spec=spec), size=1, restart=None, is_pool=False, replaces_killed=False)
     return _open(crew, args, paused, on_exit)
 

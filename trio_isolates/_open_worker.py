@@ -5,7 +5,8 @@ This module knows the words in which users ask; the work is done by a crew of on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import (
@@ -216,6 +217,11 @@ def open_worker(
     restart: Restart | None = None,
     gc: GcPolicy = "pause",
     engine: Engine | str | None = None,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> AbstractAsyncContextManager[Worker[Any, Any]]:
     """Open one isolate that answers calls for the length of a block.
 
@@ -254,9 +260,18 @@ def open_worker(
             cycles of that moment are never collected.
         engine: where isolates run: "process", or an engine such as
             `trio_isolates.testing.InlineEngine()`. None: the one in force, usually "process".
+        nice: the niceness of its process, from -20 to 19; most users may only go up. For this and
+            the next four, None means: as the parent when the isolate starts.
+        cpu_affinity: the numbers of the CPUs on which it may run.
+        env: environment variables on top of the parent's; the value None removes one.
+        cwd: its working directory.
+        threads: how many threads BLAS and OpenMP (numpy, scipy, torch) may use, by the variables
+            that their libraries read when they are loaded, OMP_NUM_THREADS and its kin; `env` has
+            the last word. A module that the program has the forkserver preload is loaded before.
 
     Raises:
-        IsolateSpawnError: the process, `init` or `state` failed, from the failure itself.
+        IsolateSpawnError: the process, `init` or `state` failed, from the failure itself; or the
+            system refuses `nice`, `cpu_affinity` or `cwd`.
         UnsendableError: the handler or another function cannot be pickled.
         TypeError, ValueError: an option is wrong, or does not apply to this handler.
         IsolateDied: when the block is left: the worker had died, and no call had shown it.
@@ -281,6 +296,11 @@ def open_worker(
         gc=gc,
         engine=engine,
         restart=restart,
+        nice=nice,
+        cpu_affinity=cpu_affinity,
+        env=env,
+        cwd=cwd,
+        threads=threads,
     )
     return _open(Crew(options, size=1, restart=restart, is_pool=False))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
 from attrs import frozen
 
@@ -19,7 +20,7 @@ from ._by_value import find_context_var
 from ._engine import Engine, find_engine
 from ._environment import log_levels
 from ._memory import RING
-from ._messages import Spec
+from ._messages import Changes, Spec
 from ._restart import Restart
 from ._service import needs_trio
 
@@ -31,7 +32,28 @@ _WORDS: Final = {"run": "fn", "isolate": "entry"}
 """What the users of some functions call the handler."""
 
 
-class WorkerOptions(TypedDict, total=False):
+_THREADS: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""Where the libraries that compute in threads look for how many; when they are loaded, and only then."""
+
+
+class ProcessOptions(TypedDict, total=False):
+    """The options that set up an isolate's process; None: as its parent's."""
+
+    nice: int | None
+    cpu_affinity: Iterable[int] | None
+    env: Mapping[str, str | None] | None
+    cwd: str | os.PathLike[str] | None
+    threads: int | None
+
+
+class WorkerOptions(ProcessOptions, total=False):
     """The options of `open_worker` that have the same type whatever the handler is."""
 
     name: str | None
@@ -128,6 +150,71 @@ def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any],
     return variables
 
 
+def _check_int(name: str, value: object, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}= must be an int, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}= must be from {least} to {most}, not {value}")
+    return value
+
+
+def _check_affinity(cpus: Iterable[int]) -> frozenset[int]:
+    if not hasattr(os, "sched_setaffinity"):
+        raise ValueError("cpu_affinity= is not possible on this system")
+    try:
+        found = list(cpus)
+    except TypeError:
+        raise TypeError(f"cpu_affinity= must be the numbers of CPUs, not {cpus!r}") from None
+    if not found:
+        raise ValueError("cpu_affinity= must name at least one CPU")
+    last = os.sysconf("SC_NPROCESSORS_CONF") - 1
+    return frozenset(_check_int("a CPU in cpu_affinity", cpu, 0, last) for cpu in found)
+
+
+def _check_env(env: Mapping[str, str | None]) -> None:
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env= must be a mapping, not {env!r}")
+    given: Mapping[Any, Any] = env
+    for name, value in given.items():
+        if not isinstance(name, str) or not (value is None or isinstance(value, str)):
+            raise TypeError(f"env= must map str to str, or None to remove it, not {name!r} to {value!r}")
+        if not name or "=" in name or "\0" in name + (value or ""):
+            raise ValueError(f"env=: there can be no variable {name!r} with the value {value!r}")
+
+
+def _check_cwd(cwd: str | os.PathLike[str]) -> str:
+    path: Any = os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd
+    if not isinstance(path, str):
+        raise TypeError(f"cwd= must be a str or a path, not {cwd!r}")
+    if not os.path.isdir(path):
+        raise ValueError(f"cwd= must be a directory, and {path!r} is none")
+    return os.path.abspath(path)
+
+
+def make_changes(
+    *,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+) -> Changes:
+    """Check how the process of an isolate is to be set up. Raises `TypeError` or `ValueError`."""
+    environ: dict[str, str | None] = {}
+    if threads is not None:
+        check_positive("threads", threads)
+        environ = dict.fromkeys(_THREADS, str(threads))
+    if env is not None:
+        _check_env(env)
+        environ |= env
+    return Changes(
+        nice=None if nice is None else _check_int("nice", nice, -20, 19),
+        cpu_affinity=None if cpu_affinity is None else _check_affinity(cpu_affinity),
+        env=environ or None,
+        cwd=None if cwd is None else _check_cwd(cwd),
+    )
+
+
 def make_options(
     kind: str,
     handler: Callable[..., Any] | str | None,
@@ -145,6 +232,7 @@ def make_options(
     gc: GcPolicy = "pause",
     engine: Engine | str | None = None,
     restart: Restart | None = None,
+    **process: Unpack[ProcessOptions],
 ) -> Options:
     """Check what was asked for. Raises `TypeError` or `ValueError`, with the option's name."""
     word = _WORDS.get(kind, "handler")
@@ -176,6 +264,7 @@ def make_options(
         context=_check_context(context),
         concurrency=concurrency,
         log_levels=log_levels(),
+        changes=make_changes(**process),
     )
     return Options(
         find_engine(engine), spec, max_in_flight, on_cancel, cancel_grace, shutdown_grace, gc, word

@@ -7,6 +7,7 @@ and one stream of items becomes many calls; the isolates are a crew's.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -15,6 +16,7 @@ from collections.abc import (
     Callable,
     Hashable,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -433,6 +435,11 @@ def open_pool(
     shutdown_grace: float = 5.0,
     gc: GcPolicy = "pause",
     engine: Engine | str | None = None,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> AbstractAsyncContextManager[Pool[Any, Any]]:
     """Open isolates that share a queue of calls, for the length of a block.
 
@@ -445,9 +452,10 @@ def open_pool(
 
     Args:
         handler, name, init, state, teardown, context, concurrency, max_in_flight, on_cancel,
-        cancel_grace, shutdown_grace, gc, engine: as for `open_worker`; max_in_flight and
-            concurrency are for each isolate.
-        workers: how many isolates; None: as many as usable CPUs.
+        cancel_grace, shutdown_grace, gc, engine, nice, cpu_affinity, env, cwd, threads: as for
+            `open_worker`; max_in_flight, concurrency and threads are for each isolate, and they all
+            share the CPUs of cpu_affinity.
+        workers: how many isolates; None: as many as usable CPUs, or as cpu_affinity names.
         min_workers: how many are kept when there is nothing to do; None: all. More are started as
             calls have to wait, and end when they have had none for 10 seconds.
         max_calls_per_worker: after so many calls (of `map`: items) an isolate is relieved by a new
@@ -474,6 +482,11 @@ def open_pool(
         gc=gc,
         engine=engine,
         restart=restart,
+        nice=nice,
+        cpu_affinity=cpu_affinity,
+        env=env,
+        cwd=cwd,
+        threads=threads,
     )
     for option, value in (
         ("workers", workers),
@@ -482,7 +495,8 @@ def open_pool(
     ):
         if value is not None:
             check_positive(option, value)
-    size = workers or usable_cpus()
+    cpus = options.spec.changes.cpu_affinity
+    size = workers or (usable_cpus() if cpus is None else len(cpus))
     if min_workers is not None:
         check_positive("min_workers", min_workers, size)
     if max_memory is not None:

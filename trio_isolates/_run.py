@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar, TypeVarTuple, overload
+from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
 import trio
 
 from ._engine import Engine
 from ._here import check_in_trio
 from ._messages import CALL
-from ._options import GcPolicy, OnCancel, make_options
+from ._options import GcPolicy, OnCancel, ProcessOptions, make_options
 from ._service import is_async
 from ._supervisor import Crew, open_crew
 
@@ -62,6 +62,7 @@ async def run(
     limiter: trio.CapacityLimiter | None = ...,
     gc: GcPolicy = ...,
     engine: Engine | str | None = ...,
+    **process: Unpack[ProcessOptions],
 ) -> T: ...
 @overload
 async def run(
@@ -71,6 +72,7 @@ async def run(
     limiter: trio.CapacityLimiter | None = ...,
     gc: GcPolicy = ...,
     engine: Engine | str | None = ...,
+    **process: Unpack[ProcessOptions],
 ) -> T: ...
 async def run(
     fn: Callable[[*Ts], Any],
@@ -79,6 +81,11 @@ async def run(
     limiter: trio.CapacityLimiter | None = None,
     gc: GcPolicy = "pause",
     engine: Engine | str | None = None,
+    nice: int | None = None,
+    cpu_affinity: Iterable[int] | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> Any:
     """Call a function in a fresh isolate of its own; return what it returns. Dart's `Isolate.run`.
 
@@ -89,7 +96,7 @@ async def run(
         *args: what it is called with.
         name: the isolate's name, in errors and logs.
         limiter: how many run at once; None: `current_default_isolate_limiter()`.
-        gc, engine: as for `open_worker`.
+        gc, engine, nice, cpu_affinity, env, cwd, threads: as for `open_worker`.
 
     Raises what `Worker.call` raises, and `IsolateSpawnError`. Cancelled: an async function is
     cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
@@ -98,7 +105,19 @@ async def run(
     if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
         raise TypeError(f"limiter= must be a trio.CapacityLimiter, not {limiter!r}")
     on_cancel: OnCancel = "interrupt" if is_async(fn) else "kill"
-    options = make_options("run", fn, name=name, on_cancel=on_cancel, gc=gc, engine=engine)
+    options = make_options(
+        "run",
+        fn,
+        name=name,
+        on_cancel=on_cancel,
+        gc=gc,
+        engine=engine,
+        nice=nice,
+        cpu_affinity=cpu_affinity,
+        env=env,
+        cwd=cwd,
+        threads=threads,
+    )
     crew = Crew(options, size=1, restart=None, is_pool=False, replaces_killed=False)
     async with limiter or current_default_isolate_limiter(), open_crew(crew):
         return await crew.call(CALL, args)

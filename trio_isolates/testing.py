@@ -32,7 +32,7 @@ from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import Link
 from ._memory import Page
-from ._messages import ADDRESS, DEFINE, ERROR, FAILED, SPEC, VALUE, Chunk, Frame, Spec
+from ._messages import ADDRESS, DEFINE, ERROR, FAILED, SPEC, VALUE, Changes, Chunk, Frame, Spec
 from ._open_worker import Worker
 from ._pickling import Codec
 from ._pool import Pool
@@ -71,6 +71,8 @@ class InlineEngine:
     * Modules are shared: a handler that can be imported sees the test's own globals, environment,
       working directory, standard streams and logging. Only what is pickled is copied: arguments,
       results, errors, state of bound methods, and the globals of functions that travel by value.
+    * What sets up a process (`nice`, `cpu_affinity`, `env`, `cwd`, `threads`) is checked, and makes no
+      difference.
     * `pid` is made up, larger than any process's. `stderr_tail` is always empty.
 
     Isolates that an isolate opens are inline ones of the same engine.
@@ -84,7 +86,7 @@ class InlineEngine:
         return f"<trio_isolates.testing.InlineEngine isolates={sum(i.is_alive for i in self._isolates)}>"
 
     @trio.lowlevel.enable_ki_protection
-    async def host(self, name: str, *, task_status: trio.TaskStatus[Host]) -> None:
+    async def host(self, name: str, changes: Changes, *, task_status: trio.TaskStatus[Host]) -> None:
         """Start an isolate and see it through its life; `open_worker` and its kin call this."""
         await trio.lowlevel.checkpoint()
         if (failure := self._faults.take("spawn")) is not None:

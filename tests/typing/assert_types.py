@@ -6,6 +6,7 @@ import json
 import operator
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, assert_type
 
 import trio
@@ -122,6 +123,20 @@ async def state_is_not_an_argument_of_call() -> None:
         assert_type(await slow.call("select 1", 2), dict[str, int])
     async with open_pool(query, state=connect, workers=2) as pool:
         assert_type(await pool.call("select 1"), list[int])
+
+
+async def a_process_is_set_up(port: ReceivePort[int]) -> None:
+    changes: dict[str, str | None] = {"A": "1", "B": None}
+    assert_type(await run(length, "x", nice=5, cpu_affinity={0}, env=changes, cwd=Path(), threads=1), int)
+    async with open_worker(length, nice=None, cpu_affinity=range(2), env={"A": "1"}, cwd="/") as worker:
+        assert_type(await worker.call("x"), int)
+    async with open_pool(query, state=connect, threads=2, env={"B": None}) as pool:
+        assert_type(await pool.call("select 1"), list[int])
+    async with open_isolate(count, port.send_port, 3, nice=5, env=changes, threads=1) as isolate:
+        assert_type(await isolate.wait(), str)
+    open_worker(length, nice="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    open_pool(length, env={"A": 1})  # type: ignore[arg-type, dict-item]  # pyright: ignore[reportArgumentType]
+    open_isolate(count, port.send_port, 3, cwd=1)  # type: ignore[call-arg, call-overload]  # pyright: ignore[reportArgumentType]
 
 
 async def a_pool_knows_its_handler() -> None:
