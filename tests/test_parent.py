@@ -19,7 +19,7 @@ import trio
 import handlers
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
-from trio_isolates import open_pool, open_worker, run
+from trio_isolates import IsolateDied, open_pool, open_worker, run
 from trio_isolates._engine import _Job, _prepare_starts
 
 _forkserver: Any = forkserver._forkserver
@@ -275,6 +275,23 @@ async def test_the_forkserver_is_killed_before_a_start() -> None:
     assert await run(handlers.echo, 1) == 1
     os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
     assert await run(handlers.echo, 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("deed", "exitcode"), [(handlers.kill_self, -signal.SIGKILL), (partial(handlers.exit_at_once, 3), 3)]
+)
+@within(20)
+async def test_the_forkserver_is_held_up(deed: Callable[[], object], exitcode: int) -> None:
+    """How a worker has ended is known even if its forkserver has no time to say so."""
+    async with open_pool(handlers.apply, workers=1, restart=None) as pool:
+        server = _forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(IsolateDied) as caught:
+                await pool.call(deed)
+        finally:
+            os.kill(server, signal.SIGCONT)
+    assert caught.value.exitcode == exitcode
 
 
 @within(30)

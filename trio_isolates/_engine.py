@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 
 import trio
@@ -165,19 +166,22 @@ class _Started:
 
     async def watch(self, job: _Job) -> None:
         """Wait for the end, whoever sees it first, and report it; return when we are released."""
+        exitcode: int | None = None
         try:
             if self.pidfd >= 0:
                 await trio.lowlevel.wait_readable(self.pidfd)
+                exitcode = _exitcode_of_zombie(self.pid)
                 self.kill_group()
-                with trio.move_on_after(_REASON_WAIT):
-                    await job.ended.wait()
+                if exitcode is None:
+                    with trio.move_on_after(_REASON_WAIT):
+                        await job.ended.wait()
             else:
                 await job.ended.wait()
         finally:
             dump = shorten_dump(self.page.last_words())
             _print(dump)
             tail = self.page.stderr_tail() + dump.decode("utf-8", "replace")
-            self._death = Death(self.pid, job.exitcode, tail[-TAIL_SIZE:])
+            self._death = Death(self.pid, job.exitcode if exitcode is None else exitcode, tail[-TAIL_SIZE:])
             self.kill_group()
             self._dead.set()
         await self._released.wait()
@@ -209,6 +213,21 @@ class _Started:
                 signal.pidfd_send_signal(self.pidfd, SIGNAL)
             else:
                 os.kill(self.pid, SIGNAL)
+
+
+def _exitcode_of_zombie(pid: int) -> int | None:
+    """How a process has ended that its forkserver has not reaped yet; None if that cannot be told.
+
+    A busy machine may keep the forkserver waiting for long. 0 is also what the kernel says to those
+    whom it does not let look, so it tells nothing.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(b") ")[2].split()
+    status = int(fields[48]) if state == b"Z" else 0
+    return os.waitstatus_to_exitcode(status) if status else None
 
 
 _job_to_start: ContextVar[_Job | None] = ContextVar("_job_to_start", default=None)
