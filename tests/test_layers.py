@@ -19,7 +19,7 @@ LAYERS = """
     _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
-    _client _queue _supervisor _statistics                     calls, and who serves them
+    _queue _histogram _resident _client _dispatch _supervisor _statistics   calls, and who serves them
     _stream _open_isolate _open_worker _actor _run _map _pool   the doors
     _child_spec _siblings _tree _open_supervisor               isolates that live again
     __init__ testing _pytest_plugin                            what is built on them

@@ -20,7 +20,8 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _here _capability _ports _progress _current                        ports, on both sides
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
-#   _client _queue _supervisor _statistics                             calls, and who serves them
+#   _queue _histogram _resident _client _dispatch                      calls, and who serves them
+#   _supervisor _statistics                                            who is alive
 #   _stream _open_isolate _open_worker _actor _run _map _pool         the doors
 #   _child_spec _siblings _tree _open_supervisor                        isolates that live again
 
@@ -43,6 +44,7 @@ from ._errors import (
     RestartLimitExceeded,
     UnsendableError,
 )
+from ._histogram import Durations
 from ._open_isolate import Isolate, IsolateStatistics, open_isolate, run_isolate
 from ._open_supervisor import open_supervisor
 from ._open_worker import Worker, open_worker
@@ -63,6 +65,7 @@ __all__ = [
     "open_pool",
     "Pool",
     "PoolStatistics",
+    "Durations",
     "open_actor",
     "actor_worker",
     "actor_method",

@@ -290,7 +290,10 @@ class Crew:
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
-                client.limit = min(client.limit, concurrency + _AT_HAND)
+                at_hand = (
+                    _AT_HAND if self._least == self.size else 0
+                )  # one that waits has another one started
+                client.limit = min(client.limit, concurrency + at_hand)
         client.open()
         self.dispatch.add(client)
 
