@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import trio
 
-from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate
+from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate, report_progress
 
 Home = SendPort[Any]
 
@@ -64,3 +66,21 @@ async def send_to_itself_when_resumed(home: Home) -> list[int]:
 
 def raw_is_held(raw: RawReceivePort) -> bool:
     return bool(raw._inbox.buffered)
+
+
+def look_while_others_come(home: Home) -> str:
+    """Look at a port, while there is a message for the handler of another one again and again."""
+    raw = RawReceivePort(lambda _: time.sleep(0.001))
+    port: ReceivePort[Any] = ReceivePort()
+    home.send_sync((raw.send_port, port.send_port))
+    port.receive_sync()
+    for _ in range(3):
+        with suppress(trio.WouldBlock):
+            port.receive_nowait()
+    raw.close()
+    return "looked"
+
+
+async def report_and_wait(_: object = None) -> None:
+    report_progress("waiting")
+    await trio.sleep_forever()

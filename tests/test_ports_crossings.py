@@ -123,3 +123,35 @@ async def test_a_send_port_in_the_entry_itself(kind: Kind, entry: Entry) -> None
     port: ReceivePort[int] = ReceivePort()
     async with open_isolate(partial(entry, port.send_port, 3)):
         assert [await port.receive() for _ in range(3)] == [0, 1, 2]
+
+
+@those_with("blocks")
+@within(20)
+async def test_a_look_comes_to_an_end(kind: Kind) -> None:
+    """A look at a port ends, though messages for the handler of another one come all the time."""
+    home: ReceivePort[Any] = ReceivePort()
+    async with open_isolate(work.look_while_others_come, home.send_port) as isolate:
+        there, begin = await home.receive()
+        for _ in range(100):
+            await there.send("more")
+        await begin.send("begin")
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await there.send("more")
+        assert await isolate.wait() == "looked"
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_cancelled_call_with_progress_raises_as_others() -> None:
+    """A cancelled call that was asked for its progress raises Cancelled itself, in no group."""
+    seen: list[type[BaseException]] = []
+    async with open_worker(work.report_and_wait) as worker:
+        with trio.CancelScope() as scope:
+            try:
+                await worker.call(on_progress=lambda _: scope.cancel())
+            except BaseException as exc:
+                seen.append(type(exc))
+                raise
+    assert scope.cancelled_caught
+    assert seen == [trio.Cancelled]
