@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import trio
 
 from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate, report_progress
+from trio_isolates._here import current_exchange
 
 Home = SendPort[Any]
 
@@ -84,3 +87,52 @@ def look_while_others_come(home: Home) -> str:
 async def report_and_wait(_: object = None) -> None:
     report_progress("waiting")
     await trio.sleep_forever()
+
+
+async def ask_for_state(home: Home) -> Any:
+    """A `state=` that waits for a message."""
+    port: ReceivePort[Any] = ReceivePort()
+    await home.send(port.send_port)
+    return await port.receive()
+
+
+async def ask_and_answer(home: Home, _state: Any = None) -> None:
+    """A `teardown=` that waits for a message, and sends it back."""
+    await home.send(await ask_for_state(home))
+
+
+async def return_state(state: Any) -> Any:
+    return state
+
+
+async def give_port(home: Home) -> None:
+    await home.send(ReceivePort[Any]().send_port)
+
+
+async def hold_ports(home: Home) -> tuple[int, int, int]:
+    """Hold each port that comes until the next one; then say how many came, and how many peers are known."""
+    port: ReceivePort[Any] = ReceivePort()
+    await home.send(port.send_port)
+    count = 0
+    async for message in port:
+        if message is None:
+            break
+        count += 1
+    del message
+    exchange = current_exchange()
+    return count, len(exchange._peers), len(exchange._strangers)
+
+
+def report_from_a_thread() -> str:
+    found: list[str] = []
+
+    def report() -> None:
+        try:
+            report_progress(1)
+        except RuntimeError as exc:
+            found.append(str(exc))
+
+    thread = threading.Thread(target=copy_context().run, args=(report,))
+    thread.start()
+    thread.join()
+    return found[0]

@@ -106,6 +106,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
     def send_nowait(self, value: T_contra) -> None:
         """Send a message if there is a place for it, else raise `trio.WouldBlock`; or what `send` raises."""
         window = self._window
+        self._exchange.check_thread()
         self._exchange.poll()
         window.check()
         if not window.has_room:
@@ -121,6 +122,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         window = self._window
         exchange = self._exchange
         block = _check_sync(exchange)
+        exchange.check_thread()
         exchange.poll()
         while not window.has_room and not window.is_shut:
             window.ask()

@@ -31,6 +31,7 @@ class Reporter:
 
     def report(self, value: object) -> None:
         window = self._window
+        self._exchange.check_thread()
         self._exchange.poll()
         if window.is_shut:
             return
