@@ -74,7 +74,7 @@ class Exchange:
         self.poll: Callable[[], None] = lambda: None  # there: take what frames there are
         self.wake: Callable[[], None] = lambda: None
         self.exit: Callable[[], None] | None = None  # in an isolate: end it, with what was sent so far
-        self.on_error: Callable[[BaseException], None] | None = None  # there: what a handler has raised
+        self.on_error: Callable[[BaseException], bool] | None = None  # there: what a handler has raised
         self.on_idle: Callable[[], None] = lambda: None
         self._namespaces = namespaces
         self._children: dict[Path, Neighbour] = {}
@@ -130,14 +130,18 @@ class Exchange:
         if failure is not None:
             raise failure
 
-    def handler_failed(self, error: BaseException) -> None:
-        """A handler has raised: the isolate takes it; in a program, the block of the isolate that sent."""
+    def handler_failed(self, error: BaseException) -> bool:
+        """A handler has raised: the isolate takes it; in a program, the block of the isolate that sent.
+
+        Return True if the handler is to be called again all the same.
+        """
         if self.on_error is not None:
-            self.on_error(error)
+            return self.on_error(error)
         elif self._source is not None:
             self._source.on_error(error)
         else:
             raise error
+        return self.parent is None
 
     @property
     def listens(self) -> bool:
