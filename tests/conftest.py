@@ -34,7 +34,12 @@ PATIENCE = 2.0
 FDS = next(folder for folder in (Path("/proc/self/fd"), Path("/dev/fd")) if folder.exists())
 MAPS = Path("/proc/self/maps")
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_NAMES = ("psm_", "sem.", "pym-", "trio_isolates", "trio-isolates")
+SHARED_MEMORY_NAMES = (
+    "psm_",
+    "pym-",
+    "trio_isolates",
+    "trio-isolates",
+)  # not the semaphores of other programs
 
 # What may stay, once per program, besides Trio's cached threads. Both are the standard library's own
 # private records, which is how one that a test has killed and restarted is still known for what it is.

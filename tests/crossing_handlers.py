@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import trio
 
-from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate
+from trio_isolates import RawReceivePort, ReceivePort, SendPort, exit_isolate, report_progress
+from trio_isolates._here import current_exchange
 
 Home = SendPort[Any]
 
@@ -64,3 +69,70 @@ async def send_to_itself_when_resumed(home: Home) -> list[int]:
 
 def raw_is_held(raw: RawReceivePort) -> bool:
     return bool(raw._inbox.buffered)
+
+
+def look_while_others_come(home: Home) -> str:
+    """Look at a port, while there is a message for the handler of another one again and again."""
+    raw = RawReceivePort(lambda _: time.sleep(0.001))
+    port: ReceivePort[Any] = ReceivePort()
+    home.send_sync((raw.send_port, port.send_port))
+    port.receive_sync()
+    for _ in range(3):
+        with suppress(trio.WouldBlock):
+            port.receive_nowait()
+    raw.close()
+    return "looked"
+
+
+async def report_and_wait(_: object = None) -> None:
+    report_progress("waiting")
+    await trio.sleep_forever()
+
+
+async def ask_for_state(home: Home) -> Any:
+    """A `state=` that waits for a message."""
+    port: ReceivePort[Any] = ReceivePort()
+    await home.send(port.send_port)
+    return await port.receive()
+
+
+async def ask_and_answer(home: Home, _state: Any = None) -> None:
+    """A `teardown=` that waits for a message, and sends it back."""
+    await home.send(await ask_for_state(home))
+
+
+async def return_state(state: Any) -> Any:
+    return state
+
+
+async def give_port(home: Home) -> None:
+    await home.send(ReceivePort[Any]().send_port)
+
+
+async def hold_ports(home: Home) -> tuple[int, int, int]:
+    """Hold each port that comes until the next one; then say how many came, and how many peers are known."""
+    port: ReceivePort[Any] = ReceivePort()
+    await home.send(port.send_port)
+    count = 0
+    async for message in port:
+        if message is None:
+            break
+        count += 1
+    del message
+    exchange = current_exchange()
+    return count, len(exchange._peers), len(exchange._strangers)
+
+
+def report_from_a_thread() -> str:
+    found: list[str] = []
+
+    def report() -> None:
+        try:
+            report_progress(1)
+        except RuntimeError as exc:
+            found.append(str(exc))
+
+    thread = threading.Thread(target=copy_context().run, args=(report,))
+    thread.start()
+    thread.join()
+    return found[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from trio_isolates import RawReceivePort, ReceivePort, SendPort
 
 Home = SendPort[Any]
@@ -106,3 +108,16 @@ def close_unheard() -> str:
 
 async def close_unheard_async() -> str:
     return close_unheard()
+
+
+async def fail_at_zero(home: SendPort[Any]) -> None:
+    """Have a handler tell each message and fail at 0, over several that are there at once."""
+
+    def take(message: int) -> None:
+        home.send_nowait(message)
+        print(1 / message)
+
+    raw = RawReceivePort(take)
+    for number in (1, 0, 2, 0, 3):
+        raw.send_port.send_nowait(number)
+    await trio.sleep_forever()

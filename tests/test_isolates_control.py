@@ -333,3 +333,27 @@ async def test_exit_of_the_program() -> None:
     with pytest.raises(RuntimeError, match="this is the program itself"):
         exit_isolate(port.send_port, 1)
     assert port.statistics().buffered == 0
+
+
+@those_with("own process")
+@within(20)
+async def test_a_death_is_not_hidden_by_a_cancellation(kind: Kind) -> None:
+    """A body that waits for a dead isolate, and is cancelled: its death comes out of the block."""
+    port: ReceivePort[Any] = ReceivePort()
+    gone: ReceivePort[Any] = ReceivePort()
+    caught: list[IsolateDied] = []
+
+    async def wait(scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                async with open_isolate(os.abort, on_exit=gone.send_port):
+                    await port.receive()
+        except IsolateDied as exc:
+            caught.append(exc)
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, scope)
+        await gone.receive()
+        scope.cancel()
+    assert [exc.signal for exc in caught] == ["SIGABRT"]

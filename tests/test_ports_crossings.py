@@ -123,3 +123,79 @@ async def test_a_send_port_in_the_entry_itself(kind: Kind, entry: Entry) -> None
     port: ReceivePort[int] = ReceivePort()
     async with open_isolate(partial(entry, port.send_port, 3)):
         assert [await port.receive() for _ in range(3)] == [0, 1, 2]
+
+
+@those_with("blocks")
+@within(20)
+async def test_a_look_comes_to_an_end(kind: Kind) -> None:
+    """A look at a port ends, though messages for the handler of another one come all the time."""
+    home: ReceivePort[Any] = ReceivePort()
+    async with open_isolate(work.look_while_others_come, home.send_port) as isolate:
+        there, begin = await home.receive()
+        for _ in range(100):
+            await there.send("more")
+        await begin.send("begin")
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await there.send("more")
+        assert await isolate.wait() == "looked"
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_cancelled_call_with_progress_raises_as_others() -> None:
+    """A cancelled call that was asked for its progress raises Cancelled itself, in no group."""
+    seen: list[type[BaseException]] = []
+    async with open_worker(work.report_and_wait) as worker:
+        with trio.CancelScope() as scope:
+            try:
+                await worker.call(on_progress=lambda _: scope.cancel())
+            except BaseException as exc:
+                seen.append(type(exc))
+                raise
+    assert scope.cancelled_caught
+    assert seen == [trio.Cancelled]
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_messages_for_the_set_up_and_the_teardown() -> None:
+    """`state=` and `teardown=` of a worker on Trio receive messages as its handler does."""
+    home: ReceivePort[Any] = ReceivePort()
+
+    async def answer(number: int) -> None:
+        await (await home.receive()).send(number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, 1)
+        ask, end = partial(work.ask_for_state, home.send_port), partial(work.ask_and_answer, home.send_port)
+        async with open_worker(work.return_state, state=ask, teardown=end) as worker:
+            assert await worker.call() == 1
+            nursery.start_soon(answer, 2)
+    assert await home.receive() == 2
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_ports_of_the_dead_are_forgotten() -> None:
+    """An isolate that was only sent ports of others that are gone knows nothing of them any more."""
+    home: ReceivePort[Any] = ReceivePort()
+    async with open_isolate(work.hold_ports, home.send_port) as holder:
+        there = await home.receive()
+        for _ in range(10):
+            async with open_isolate(work.give_port, home.send_port):
+                await there.send(await home.receive())
+        await there.send(None)
+        assert await holder.wait() == (10, 2, 0)
+
+
+@within(20)
+async def test_another_thread() -> None:
+    """A thread of its own cannot send for an isolate: what is sent would be torn. It is told how to do it."""
+    port: ReceivePort[Any] = ReceivePort()
+    with pytest.raises(RuntimeError, match="from_thread"):
+        await trio.to_thread.run_sync(port.send_port.send_nowait, 1)
+    await trio.to_thread.run_sync(trio.from_thread.run, port.send_port.send, 1)
+    assert port.receive_nowait() == 1
+    async with open_worker(work.report_from_a_thread) as worker:
+        assert "from_thread" in await worker.call(on_progress=print)

@@ -235,3 +235,26 @@ async def test_no_handler() -> None:
     with pytest.raises(TypeError, match="must be a sync function"):
         raw.handler = work.listen_async
     raw.close()
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_a_handler_that_has_ended_its_isolate_is_not_called_again() -> None:
+    """What had come behind the message over which a handler raised does not reach it any more."""
+    home: ReceivePort[Any] = ReceivePort()
+    with pytest.raises(ZeroDivisionError):
+        async with open_isolate(work.fail_at_zero, home.send_port):
+            await trio.sleep_forever()
+    assert [await home.receive(), await home.receive()] == [1, 0]
+    assert home.statistics().buffered == 0
+
+
+async def test_a_port_of_another_run() -> None:
+    """A port that was kept from an earlier run would wait for ever: it says whose it is."""
+
+    async def make() -> ReceivePort[Any]:
+        return ReceivePort()
+
+    port = await trio.to_thread.run_sync(trio.run, make)
+    with pytest.raises(RuntimeError, match=r"another trio\.run"):
+        await port.receive()

@@ -57,6 +57,7 @@ class AsyncServer:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._queue: deque[Frame] = deque()
         self._idle = trio.Event()
+        self._closing = trio.Event()
         self._context = copy_context()
         self._parent = service.connect(lambda chunks, now: link.write(chunks, now=now), is_near=link.is_near)
 
@@ -65,10 +66,11 @@ class AsyncServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._link.run_writer)
             nursery.start_soon(pay_debts, self._parent)
-            await self._run(nursery)
+            nursery.start_soon(self._read, nursery)
+            await self._live()
             nursery.cancel_scope.cancel()
 
-    async def _run(self, nursery: trio.Nursery) -> None:
+    async def _live(self) -> None:
         service = self._service
         try:
             for function in service.setup():
@@ -80,8 +82,10 @@ class AsyncServer:
             return
         self._context = copy_context()
         self._answer(service.ready())
-        if not await self._serve(nursery):
-            return
+        await self._closing.wait()
+        while self._scopes or self._queue:
+            self._idle = trio.Event()
+            await self._idle.wait()
         outcome: BaseException | None = None
         try:
             if (teardown := service.teardown()) is not None:
@@ -97,20 +101,15 @@ class AsyncServer:
         self._answer(chunks)
         await self._link.drained()
 
-    async def _serve(self, nursery: trio.Nursery) -> bool:
-        """Begin calls; return True when told to close and all are answered, False if the parent is gone."""
+    async def _read(self, nursery: trio.Nursery) -> None:
+        """Take frames until the parent is gone; then end everything."""
         while frames := await self._link.read():
             no_hurry = not self._parent.is_near
             for frame in frames:
-                if frame[0] == CLOSE:
-                    while self._scopes or self._queue:
-                        self._idle = trio.Event()
-                        await self._idle.wait()
-                    return True
                 no_hurry &= self._take(nursery, frame)
             if no_hurry:
                 await rest(self._parent)
-        return False
+        nursery.cancel_scope.cancel()
 
     def _take(self, nursery: trio.Nursery, frame: Frame) -> bool:
         """Do what the frame says; return True if there is no hurry to read on."""
@@ -135,6 +134,8 @@ class AsyncServer:
             self._link.write(encode(PONG, ident), now=True)
         elif kind == INTRODUCE:
             self._meet(nursery, bytes(body), ident)
+        elif kind == CLOSE:
+            self._closing.set()
         return False
 
     def _meet(self, nursery: trio.Nursery, path: bytes, number: int) -> None:

@@ -6,6 +6,7 @@ no life without its parent, its prints and log records going home), and then giv
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import importlib.util
 import io
@@ -228,7 +229,9 @@ def _receive_fd(side: socket.socket, number: int) -> int:
         data, fds = receive_fds(side, FD_NUMBER.size)
         if len(data) < FD_NUMBER.size:
             raise ConnectionResetError("the parent is gone")
-        if FD_NUMBER.unpack(data) == (number,) and fds:
+        if FD_NUMBER.unpack(data) == (number,):
+            if not fds:
+                raise OSError(errno.EMFILE, "no descriptor is left for a link to another isolate")
             return fds[0]
         for fd in fds:  # of an introduction that failed half-way
             os.close(fd)

@@ -413,7 +413,7 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 def _raise_closed() -> None:
-    raise trio.ClosedResourceError("this worker was closed while the call was running")
+    raise trio.ClosedResourceError("it was closed while the call was running")
 
 
 def _rename(error: UnsendableError, kind: int, payload: Any, is_actor: bool) -> None:

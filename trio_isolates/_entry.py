@@ -28,7 +28,12 @@ class BlockingEntry:
         self._exchange = exchange
         self._report = report
         if report is not None:
-            exchange.on_error = report
+            exchange.on_error = self._go_on
+
+    def _go_on(self, error: BaseException) -> bool:
+        assert self._report is not None
+        self._report(error)
+        return True
 
     @interruptible
     def __call__(self, *args: Any) -> Any:
@@ -60,11 +65,15 @@ class AsyncEntry:
         self._report = report
         self._error: BaseException | None = None
         self._scope = trio.CancelScope()
-        exchange.on_error = report or self._fail
+        exchange.on_error = self._take
 
-    def _fail(self, error: BaseException) -> None:
+    def _take(self, error: BaseException) -> bool:
+        if self._report is not None:
+            self._report(error)
+            return True
         self._error = self._error or error
         self._scope.cancel()
+        return False
 
     async def __call__(self, *args: Any) -> Any:
         result: Any = None

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final, Literal, final
+from weakref import WeakValueDictionary
 
 from ._errors import ProtocolError, UnsendableError
 from ._identities import Identities
@@ -63,6 +65,7 @@ class Exchange:
         identities: Identities | None = None,
     ) -> None:
         self.identities = identities or Identities()
+        self._thread = threading.get_ident()
         self.path = path or os.urandom(8)
         self.name = name
         self.pid = pid or os.getpid()
@@ -71,7 +74,7 @@ class Exchange:
         self.poll: Callable[[], None] = lambda: None  # there: take what frames there are
         self.wake: Callable[[], None] = lambda: None
         self.exit: Callable[[], None] | None = None  # in an isolate: end it, with what was sent so far
-        self.on_error: Callable[[BaseException], None] | None = None  # there: what a handler has raised
+        self.on_error: Callable[[BaseException], bool] | None = None  # there: what a handler has raised
         self.on_idle: Callable[[], None] = lambda: None
         self._namespaces = namespaces
         self._children: dict[Path, Neighbour] = {}
@@ -79,6 +82,8 @@ class Exchange:
         self._peers: dict[Path, Peer] = {
             self.path: self._make_peer(self.path, Codec(side=0, identities=self.identities), None)
         }
+        # Those of which only ports are known, as long as somebody has one: nobody tells of their end.
+        self._strangers: WeakValueDictionary[Path, Peer] = WeakValueDictionary()
         self._inboxes: dict[int, Inbox] = {}
         self._abandoned: deque[Inbox] = deque()
         self._relayed: dict[Path, set[Neighbour]] = {}  # who has sent through here, by where to
@@ -90,6 +95,13 @@ class Exchange:
         self._source: Neighbour | None = None  # of the frame that is being taken
 
     # Ports.
+
+    def check_thread(self) -> None:
+        """Raise unless this is the isolate's own thread."""
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "a port belongs to its isolate's thread; from another: trio.from_thread.run(port.send, ...)"
+            )
 
     def open_inbox(self, size: int) -> Inbox:
         self.sweep()
@@ -118,14 +130,18 @@ class Exchange:
         if failure is not None:
             raise failure
 
-    def handler_failed(self, error: BaseException) -> None:
-        """A handler has raised: the isolate takes it; in a program, the block of the isolate that sent."""
+    def handler_failed(self, error: BaseException) -> bool:
+        """A handler has raised: the isolate takes it; in a program, the block of the isolate that sent.
+
+        Return True if the handler is to be called again all the same.
+        """
         if self.on_error is not None:
-            self.on_error(error)
+            return self.on_error(error)
         elif self._source is not None:
             self._source.on_error(error)
         else:
             raise error
+        return self.parent is None
 
     @property
     def listens(self) -> bool:
@@ -147,8 +163,13 @@ class Exchange:
     def _make_peer(self, path: Path, codec: Codec, way: Neighbour | None) -> Peer:
         return Peer(self.path, path, codec, way, self.accept)
 
+    def _keep(self, peer: Peer) -> None:
+        """Something is said to it, or has come from it: the codecs at both ends remember that now."""
+        self._peers[peer.path] = peer
+        self._strangers.pop(peer.path, None)
+
     def _peer(self, path: Path) -> Peer:
-        peer = self._peers.get(path)
+        peer = self._peers.get(path) or self._strangers.get(path)
         if peer is None:
             way = self._way_to(path)
             side: Literal[0, 1] = 0 if self.path < path else 1
@@ -156,11 +177,14 @@ class Exchange:
             peer = self._make_peer(path, codec, way)
             peer.is_gone = way is None
             if way is not None:
-                self._peers[path] = peer
+                self._strangers[path] = peer
+                peer.keep = self._keep
         return peer
 
     def codec_for(self, path: Path) -> Codec:
-        return self._peer(path).codec
+        peer = self._peer(path)
+        self._keep(peer)
+        return peer.codec
 
     def _way_to(self, path: Path) -> Neighbour | None:
         if path in self._direct:
@@ -192,7 +216,8 @@ class Exchange:
 
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
-        del self._children[neighbour.path]
+        if self._children.pop(neighbour.path, None) is None:
+            return
         for other in self._children.values():
             other.talks.pop(neighbour.path, None)
         for path in [path for path, users in self._relayed.items() if neighbour in users]:
@@ -239,6 +264,9 @@ class Exchange:
             for inbox in self._inboxes.values():
                 inbox.forget(peer)
             peer.lose()
+        for other, peer in list(self._strangers.items()):
+            if other.startswith(path):
+                peer.lose()
         for other in [other for other in self._relayed if other.startswith(path)]:
             for neighbour in self._relayed.pop(other):
                 neighbour.write(encode(GONE, 0, [other]), True)
@@ -279,7 +307,9 @@ class Exchange:
         paths = bytes(body[ENVELOPE.size : start])
         destination, source = paths[:there], paths[there:]
         if destination == self.path:
-            self.accept(self._peer(source), kind, ident, memoryview(body)[start:], buffers)
+            peer = self._peer(source)
+            self._keep(peer)
+            self.accept(peer, kind, ident, memoryview(body)[start:], buffers)
             return
         way = self._way_to(destination)
         if way is None:

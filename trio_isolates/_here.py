@@ -55,4 +55,6 @@ def current_exchange() -> Exchange:
     except RuntimeError:
         if _of_process:
             return _of_process[0]
-        raise RuntimeError("ports work in a Trio program and in isolates, and nowhere else") from None
+        raise RuntimeError(
+            "ports work in a Trio program and in isolates: make them in a function that trio.run runs"
+        ) from None

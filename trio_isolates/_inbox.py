@@ -30,7 +30,7 @@ class Owner(Protocol):
 
     def remove_inbox(self, inbox: Inbox, /) -> None: ...
 
-    def handler_failed(self, error: BaseException, /) -> None: ...
+    def handler_failed(self, error: BaseException, /) -> bool: ...
 
 
 @final
@@ -66,6 +66,7 @@ class Inbox:
         self.size = size
         self.is_closed = False
         self._is_serving = False
+        self._has_failed = False  # the handler, so that it is not called again
         self._low = size // 4
         self.receiver: Callable[[outcome.Outcome[Any]], None] | None = None
         self.handler: Callable[[Any], object] | None = None
@@ -110,13 +111,13 @@ class Inbox:
             return
         self._is_serving = True
         try:
-            while self.handler is not None and self.has_item:
+            while self.handler is not None and self.has_item and not self._has_failed:
                 try:
                     self.handler(self.pop())
                 except CallInterrupted:
                     raise
                 except BaseException as exc:
-                    self._owner.handler_failed(exc)
+                    self._has_failed = not self._owner.handler_failed(exc)
         finally:
             self._is_serving = False
 

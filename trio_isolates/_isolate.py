@@ -185,6 +185,7 @@ class Isolate:
         """Break the cycles, so that a collection need not come for the memory of the link."""
         if self._link is not None:
             self._link.close()
+        self._exchange.disconnect(self._neighbour)
         self._neighbour.write = _nowhere
         self._on_answer, self._on_death, self._on_room = _unanswered, _nothing, _nothing
         self.codec.close()

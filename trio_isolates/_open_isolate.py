@@ -246,8 +246,10 @@ class Isolate(Generic[T_co]):
         ours = self._result.error
         if error is None:
             return ours
-        if ours is error or isinstance(ours, (trio.Cancelled, trio.ClosedResourceError, IsolateDied)):
+        if ours is error or isinstance(ours, (trio.Cancelled, trio.ClosedResourceError)):
             return error
+        if isinstance(ours, IsolateDied) and not (self._isolate and self._isolate.died_unasked):
+            return error  # it did not end in time, and was killed for that
         if isinstance(error, trio.Cancelled):
             return ours
         error.add_note(f"besides: {type(ours).__name__}: {ours}")
@@ -310,6 +312,7 @@ def open_isolate(
         port = ReceivePort()
         async with open_isolate(count, port.send_port) as isolate:
             print(await port.receive())
+            print(await isolate.wait())
 
     An async entry has Trio; a sync one has the isolate's main thread for itself, and uses
     `send_sync`, `receive_sync` and plain `for`. The isolate lives until its entry has returned and
@@ -334,9 +337,8 @@ def open_isolate(
         UnsendableError: the entry or an argument cannot be pickled.
         IsolateDied: when the block is left: the isolate has died, and no `wait` has raised it.
     """
-    given: object = entry
-    if not (callable(given) or isinstance(given, str)) or is_generator(given):
-        raise TypeError(f"the entry must be a function that is no generator function, not {entry!r}")
+    if is_generator(entry):
+        raise TypeError(f"the entry must not be a generator function, as {entry!r} is: use open_worker")
     options = make_options(
         "isolate", entry, name=name, cancel_grace=shutdown_grace, shutdown_grace=shutdown_grace, engine=engine
     )

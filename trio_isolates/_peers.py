@@ -156,6 +156,7 @@ class Peer:
     neighbour: Neighbour | None
     accept: Callable[[Peer, int, int, Chunk, Sequence[memoryview]], object]
     is_gone: bool = False
+    keep: Callable[[Peer], None] | None = None  # told when something is said to it for the first time
     windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary[int, Window])
     busy: set[Window] = field(factory=set[Window])  # kept, as they have messages out
 
@@ -178,6 +179,9 @@ class Peer:
                 neighbour.write(encode_definitions(definitions), False)
             neighbour.write(encode(kind, ident, chunks, buffers), now)
         else:
+            if self.keep is not None:
+                keep, self.keep = self.keep, None
+                keep(self)
             for number, blob in definitions:
                 neighbour.write(self._relay(DEFINE, number, [blob]), False)
             neighbour.write(self._relay(kind, ident, chunks, buffers), now)

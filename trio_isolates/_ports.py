@@ -106,6 +106,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
     def send_nowait(self, value: T_contra) -> None:
         """Send a message if there is a place for it, else raise `trio.WouldBlock`; or what `send` raises."""
         window = self._window
+        self._exchange.check_thread()
         self._exchange.poll()
         window.check()
         if not window.has_room:
@@ -120,6 +121,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
         """
         window = self._window
         exchange = self._exchange
+        exchange.check_thread()
         block = _check_sync(exchange)
         exchange.poll()
         while not window.has_room and not window.is_shut:
@@ -230,6 +232,8 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return message
         _check_async(self._exchange)
+        if current_exchange() is not self._exchange:
+            raise RuntimeError("this port belongs to another trio.run, or another isolate: make one here")
         task = trio.lowlevel.current_task()
 
         def take(item: outcome.Outcome[Any]) -> None:
@@ -257,6 +261,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
 
         Raises what `receive` does, and `RuntimeError` where there is Trio: it would block its loop.
         """
+        self._exchange.check_thread()
         block = _check_sync(self._exchange)
         while not self._check().has_item:
             block()

@@ -31,6 +31,7 @@ class Reporter:
 
     def report(self, value: object) -> None:
         window = self._window
+        self._exchange.check_thread()
         self._exchange.poll()
         if window.is_shut:
             return
@@ -78,7 +79,7 @@ def report_progress(value: object) -> None:
 
     The value reaches the function that was given as `on_progress` to `call`; it can be whatever can
     be pickled. The handler is never held up: if the caller is slow, older values give way to the
-    latest. Where the caller did not ask, nothing is sent.
+    latest. Where the caller did not ask, and in threads that the handler starts, nothing is sent.
 
     Raises:
         UnsendableError: the value cannot be pickled.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, final
 
 import outcome
@@ -114,8 +114,9 @@ async def call_with_progress(
             raise TypeError(f"on_progress= must be a sync function, not {on_progress!r}")
 
     async def pump() -> None:
-        async for value in port:
-            report(value)
+        with suppress(trio.Cancelled):  # what becomes of the call says whether it was cancelled
+            async for value in port:
+                report(value)
 
     result: outcome.Outcome[Any] | None = None
     try:
@@ -123,13 +124,14 @@ async def call_with_progress(
             nursery.start_soon(pump)
             try:
                 result = outcome.Value(await crew.call(kind, payload, kwargs, port.send_port, **how))
-            except Exception as exc:  # to be raised after what was reported before it
+            except BaseException as exc:  # to be raised after what was reported before it
                 result = outcome.Error(exc)
             nursery.cancel_scope.cancel()
         while port.statistics().buffered:
             report(port.receive_nowait())
     except BaseExceptionGroup as group:
-        raise only(group) from (result.error if isinstance(result, outcome.Error) else None)
+        failure = result.error if isinstance(result, outcome.Error) else None
+        raise only(group) from (failure if isinstance(failure, Exception) else None)
     finally:
         port.close()
     return result.unwrap()

@@ -543,7 +543,11 @@ def only(error: BaseException) -> BaseException:
     """Take a single exception out of the group that a nursery of ours has put around it."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return only(group.exceptions[0]) if len(group.exceptions) == 1 else group
+        found = [only(leaf) for leaf in group.exceptions]
+        if len(found) == 1:
+            return found[0]
+        # Of several Ctrl-C, or one in the middle of a cancellation, the first stands for all.
+        return next((leaf for leaf in found if isinstance(leaf, KeyboardInterrupt)), group)
     return error
 
 
@@ -558,14 +562,17 @@ async def open_crew(crew: Crew) -> AsyncGenerator[Crew, None]:
     except UnsendableError as exc:
         exc.rename("handler", crew.options.word)
         raise
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(crew.run)
-        try:
-            with crew.body_scope:
-                await crew.wait_open()
-                yield crew
-        except BaseException as exc:
-            error = exc
-        error = await crew.leave(error)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crew.run)
+            try:
+                with crew.body_scope:
+                    await crew.wait_open()
+                    yield crew
+            except BaseException as exc:
+                error = exc
+            error = await crew.leave(error)
+    except BaseExceptionGroup as group:  # a further Ctrl-C
+        error = error or only(group)
     if error is not None:
         raise error

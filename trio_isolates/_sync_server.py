@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 
@@ -46,6 +46,9 @@ def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> No
         token.run_sync_soon(function, idempotent=True)
     except trio.RunFinishedError:
         pass
+
+
+_LOOKS: Final = 4  # reads of the link in which a poll takes what there is
 
 
 @final
@@ -137,7 +140,9 @@ class SyncServer:
     def poll(self) -> None:
         """Take the frames that have come, in the middle of a call."""
         self._settle()
-        while self._untaken or self._link.is_readable():
+        for _ in range(_LOOKS):  # more may come all the time
+            if not (self._untaken or self._link.is_readable()):
+                break
             if not self._read():
                 return
         self._service.exchange.raise_failure()
