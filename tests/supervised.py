@@ -34,9 +34,12 @@ class Service:
 
     async def __call__(self) -> str:
         words = ""
+        tell(self.folder / "serving", self.name)
         try:
             while words[-1:] not in {"r", "f"}:
                 words += await wait_for_word(self.folder / self.name)
+                if words[-1] == "F":
+                    tell(self.folder / "fifo", f"{self.name} has heard")
         except trio.Cancelled:
             tell(self.folder / "fifo", f"{self.name} stops")
             if "F" in words:
@@ -61,7 +64,9 @@ class Family:
         self.folder = folder
         self.kind = kind
         self.fifo = Fifo(folder / "fifo")
+        self._serving = Fifo(folder / "serving")
         self._gates: dict[str, int] = {}
+        self._ignored: list[str] = []
 
     def spec(self, name: str, restart: RestartType = "permanent", shutdown: float = 5.0) -> ChildSpec:
         if name not in self._gates:
@@ -72,14 +77,26 @@ class Family:
     async def start(
         self, supervisor: Supervisor, names: str, restart: RestartType = "permanent"
     ) -> list[Child]:
-        """Start children whose names are letters, and hear of it."""
+        """Start children whose names are letters, and wait until they listen."""
         children = [await supervisor.start(self.spec(name, restart)) for name in names]
         assert await self.hear(len(names)) == [f"{name} starts" for name in names]
+        await self.listen(names)
         return children
+
+    async def listen(self, names: str) -> None:
+        """Wait until so many more listen. One that is stopped before that says nothing."""
+        assert sorted([await self._serving.line() for _ in names]) == sorted(names)
 
     async def hear(self, count: int) -> list[str]:
         """Return the next things that they have said."""
-        return [await self.fifo.line() for _ in range(count)]
+        lines: list[str] = []
+        while len(lines) < count:
+            line = await self.fifo.line()
+            if line in self._ignored:
+                self._ignored.remove(line)
+            else:
+                lines.append(line)
+        return lines
 
     def tell(self, name: str, word: str) -> None:
         os.write(self._gates[name], word.encode())
@@ -92,6 +109,7 @@ class Family:
 
     def kill(self, child: Child) -> None:
         """Have it die by nobody's doing."""
+        self.will_die(child)
         if isinstance(self.kind.engine, InlineEngine):
             self.kind.engine.kill(child.name)
         else:
@@ -99,8 +117,14 @@ class Family:
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
 
+    def will_die(self, child: Child) -> None:
+        """Do not hear that it is stopped: one that is killed inline is told, another is not."""
+        if self.kind.name == "inline":
+            self._ignored.append(f"{child.name} stops")
+
     def close(self) -> None:
         self.fifo.close()
+        self._serving.close()
         for fd in self._gates.values():
             os.close(fd)
 
@@ -114,6 +138,17 @@ def listen_sync(home: SendPort[Any]) -> NoReturn:
         home.send_sync("interrupted")
         raise
     raise AssertionError("a message from nowhere")
+
+
+async def hold_out(fifo: Path, name: str) -> None:
+    """A service that says when it begins and when it is stopped, and does not stop."""
+    tell(fifo, f"{name} starts")
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        tell(fifo, f"{name} stops")
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
 
 
 # In the test's own process, under a clock that jumps: what was done, and when.

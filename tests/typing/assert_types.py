@@ -13,6 +13,9 @@ import trio
 
 from trio_isolates import (
     Capability,
+    Child,
+    ChildSpec,
+    ChildStatistics,
     CurrentIsolate,
     Isolate,
     IsolateStatistics,
@@ -20,7 +23,11 @@ from trio_isolates import (
     PortStatistics,
     RawReceivePort,
     ReceivePort,
+    Restart,
     SendPort,
+    Supervisor,
+    SupervisorSpec,
+    SupervisorStatistics,
     Worker,
     actor_method,
     actor_worker,
@@ -29,6 +36,7 @@ from trio_isolates import (
     open_actor,
     open_isolate,
     open_pool,
+    open_supervisor,
     open_worker,
     report_progress,
     run,
@@ -304,3 +312,24 @@ async def a_call_with_progress() -> None:
 def inside_of_an_isolate(home: SendPort[str]) -> None:
     assert_type(current_isolate(), CurrentIsolate)
     exit_isolate(home, "bye")
+
+
+async def a_supervisor_knows_its_children(port: ReceivePort[int]) -> None:
+    spec = ChildSpec(count, (port.send_port, 3), restart="transient", shutdown=1, name="counter")
+    async with open_supervisor("rest_for_one", Restart(max_restarts=1)) as supervisor:
+        assert_type(supervisor, Supervisor)
+        child = await supervisor.start(spec)
+        assert_type(child, Child)
+        assert_type(child.isolate, Isolate[Any] | None)
+        assert_type(child.supervisor, Supervisor | None)
+        assert_type(child.statistics(), ChildStatistics)
+        assert_type(supervisor.children(), tuple[ChildStatistics, ...])
+        assert_type(supervisor.statistics(), SupervisorStatistics)
+        tree = SupervisorSpec([spec, SupervisorSpec()], strategy="one_for_all", policy=Restart())
+        assert_type(await supervisor.start(tree), Child)
+    ChildSpec("package.module:function", (1, "x"))
+    ChildSpec(a_function_run_alone)
+    ChildSpec(count, (port.send_port,))  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    ChildSpec(count)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    ChildSpec(fetch, ("x",), restart="always")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    open_supervisor("all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
