@@ -28,10 +28,19 @@ DIED = IsolateDied(
 
 STDERR = "the end of its stderr:\n  last\n  words"
 
+CRASH = "before\nFatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n" + "".join(
+    f"  File {number}\n" for number in range(100)
+)
+CRASHED = (
+    "isolate 'w' (pid 7) was killed by SIGSEGV; the call may have been executed\nthe end of its stderr:\n"
+    "  Fatal Python error: Aborted\n  Current thread 0x1 (most recent call first):\n"
+) + "\n".join(f"    File {number}" for number in range(10))
+
 ALL: list[BaseException] = [
     IsolateError("base"),
     DIED,
     IsolateDied("w"),
+    IsolateDied("w", call="f", seconds=1.5, peak_rss=5, out_of_memory=True),
     IsolateSpawnError("no start"),
     UnsendableError("args[0].lock: no", path="args[0].lock", type_name="_thread.lock"),
     UnsendableError("no"),
@@ -90,6 +99,31 @@ def test_the_family() -> None:
             IsolateDied("w"),
             "isolate 'w' (pid None) ended, and nobody could tell why; the call may have been executed",
         ),
+        (
+            IsolateDied(
+                "w", pid=7, signal="SIGKILL", call="f", seconds=0.0123, peak_rss=5 << 20, out_of_memory=True
+            ),
+            (
+                "isolate 'w' (pid 7) was killed by SIGKILL, likely out of memory, 12 ms into f, "
+                "peak memory 5 MiB; the call may have been executed"
+            ),
+        ),
+        (
+            IsolateDied("w", pid=7, exitcode=3, call="a.f", seconds=12.34, peak_rss=3 << 29),
+            (
+                "isolate 'w' (pid 7) exited with code 3, 12.3 s into a.f, peak memory 1.5 GiB; "
+                "the call may have been executed"
+            ),
+        ),
+        (
+            IsolateDied("w", pid=7, exitcode=3, call="f", seconds=3600.4),
+            "isolate 'w' (pid 7) exited with code 3, 3600 s into f; the call may have been executed",
+        ),
+        (
+            IsolateDied("w", pid=7, exitcode=3, call="f"),
+            "isolate 'w' (pid 7) exited with code 3, in f; the call may have been executed",
+        ),
+        (IsolateDied("w", pid=7, exitcode=-11, signal="SIGSEGV", stderr_tail=CRASH), CRASHED),
         (RemoteError("m.T", "text"), "m.T: text"),
         (RemoteError("m.T", ""), "m.T"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -83,6 +84,7 @@ def test_a_full_ring(page: Page) -> None:
 
 RACER = """
 import sys
+import time
 from trio_isolates._memory import Page
 
 page, beside = Page.attach(int(sys.argv[1]))
@@ -179,3 +181,18 @@ def test_what_is_no_text_at_all() -> None:
     page = Page.local()
     page.write_stderr(b"\x80" * (TAIL_SIZE + 5))
     assert page.stderr_tail() == "\ufffd" * TAIL_SIZE
+
+
+def test_since_when() -> None:
+    """It is known when a call was begun, of the last few thousand; of others, nothing is made up."""
+    page = Page.local()
+    before = time.monotonic()
+    for ident in range(1, 5001):
+        page.begin(ident)
+    after = time.monotonic()
+    times = [page.began_at(ident) for ident in (1000, 5000, 5001)]
+    assert times[0] is not None and times[1] is not None and times[2] is None
+    assert before - 1e-6 <= times[0] <= times[1] <= after + 1e-6
+    assert page.began_at(5000 - 4096) is None and page.began_at(5000 - 4095) is not None
+    page.close()
+    assert page.began_at(5000) is None

@@ -26,7 +26,7 @@ from ._messages import CALL, CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED,
 from ._options import Options
 from ._queue import Line
 from ._resident import resident_bytes
-from ._service import Methods
+from ._service import Methods, describe_call
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
@@ -385,7 +385,8 @@ class Client:
             else:
                 self.was_noticed = True
                 cause = isolate.cause
-                error: IsolateError = isolate.died(maybe_executed=True)
+                name = describe_call(self._options.spec.handler, call.kind, call.payload)
+                error: IsolateError = isolate.died(maybe_executed=True, call=name, ident=call.ident)
                 if isinstance(cause, ProtocolError):
                     error = ProtocolError(f"isolate {isolate.name!r} (pid {isolate.pid}) was killed: {cause}")
                 self._settle(call, outcome.Error(error))

@@ -18,65 +18,42 @@ import multiprocessing.spawn
 import multiprocessing.util
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from multiprocessing.reduction import DupFd
-from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 
 import trio
 import trio._threads
 import trio_parallel
-from attrs import define, field, frozen
+from attrs import define, field
 
 from . import _boot, _environment
-from ._deaths import shorten_dump
+from ._deaths import (
+    Death,
+    EndedEarly,
+    MemoryWatch,
+    exitcode_of_zombie,
+    print_dump,
+    read_peak,
+    shorten_dump,
+)
 from ._interrupt import SIGNAL
 from ._link import Pipe, SocketPipe, receive_fds, send_fds
 from ._memory import TAIL_SIZE, Page
 from ._messages import Changes
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
+_PEAK_WAIT: Final = 0.02  # and where the exit code is known, for the word of how much memory it had
 _HAS_SERVER: Final = sys.platform == "linux" and hasattr(trio_parallel.WorkerType, "FORKSERVER")
 _PRELOAD: Final = [f"{__package__}._preload"]
-
-
-@frozen
-class Death:
-    """How an isolate ended.
-
-    exitcode is negative for a signal, None if nobody could tell; stderr_tail is the end of its stderr.
-    """
-
-    pid: int | None
-    exitcode: int | None
-    stderr_tail: str = ""
-
-    @property
-    def signal(self) -> str | None:
-        """The name of the signal that ended it ("SIGKILL"), or None."""
-        if self.exitcode is None or self.exitcode >= 0:
-            return None
-        try:
-            return signal.Signals(-self.exitcode).name
-        except ValueError:
-            return f"signal {-self.exitcode}"
-
-
-@final
-class EndedEarly(trio_parallel.BrokenWorkerError):  # type: ignore[misc]  # trio-parallel has no types
-    """The process of an isolate ended before it could connect. `exitcode` is as in `Death`."""
-
-    def __init__(self, exitcode: int | None) -> None:
-        super().__init__(exitcode)
-        self.exitcode = exitcode
 
 
 class Host(Protocol):
@@ -128,15 +105,6 @@ class Engine(Protocol):
         ...
 
 
-def _print(text: bytes) -> None:
-    """Write to standard error what an isolate that crashed could not; as much as it takes without a wait."""
-    poll = select.poll()
-    poll.register(2, select.POLLOUT)
-    with contextlib.suppress(OSError):
-        while text and poll.poll(0) == [(2, select.POLLOUT)]:
-            text = text[os.write(2, text[: select.PIPE_BUF]) :]
-
-
 @define(eq=False)
 class _Started:
     """The process host's state: written by the tasks of `ProcessEngine.host`, read through `Host`."""
@@ -147,6 +115,7 @@ class _Started:
     pidfd: int
     _side: socket.socket
     _give_up: Callable[[], None]
+    _memory_watch: MemoryWatch
     _dead: trio.Event = field(factory=trio.Event)
     _released: trio.Event = field(factory=trio.Event)
     _death: Death | None = None
@@ -166,25 +135,38 @@ class _Started:
 
     async def watch(self, job: _Job) -> None:
         """Wait for the end, whoever sees it first, and report it; return when we are released."""
+        at: float | None = None
         exitcode: int | None = None
         try:
             if self.pidfd >= 0:
                 await trio.lowlevel.wait_readable(self.pidfd)
-                exitcode = _exitcode_of_zombie(self.pid)
+                at = time.monotonic()
+                exitcode = exitcode_of_zombie(self.pid)
                 self.kill_group()
-                if exitcode is None:
-                    with trio.move_on_after(_REASON_WAIT):
-                        await job.ended.wait()
+                with trio.move_on_after(_REASON_WAIT if exitcode is None else _PEAK_WAIT):
+                    await job.ended.wait()
             else:
                 await job.ended.wait()
         finally:
-            dump = shorten_dump(self.page.last_words())
-            _print(dump)
-            tail = self.page.stderr_tail() + dump.decode("utf-8", "replace")
-            self._death = Death(self.pid, job.exitcode if exitcode is None else exitcode, tail[-TAIL_SIZE:])
+            self._death = self._look_into(job, exitcode, at)
             self.kill_group()
             self._dead.set()
         await self._released.wait()
+
+    def _look_into(self, job: _Job, exitcode: int | None, at: float | None) -> Death:
+        if exitcode is None:
+            exitcode = job.exitcode
+        dump = shorten_dump(self.page.last_words())
+        print_dump(dump)
+        tail = self.page.stderr_tail() + dump.decode("utf-8", "replace")
+        return Death(
+            self.pid,
+            exitcode,
+            tail[-TAIL_SIZE:],
+            peak_rss=job.peak_rss,
+            out_of_memory=exitcode == -signal.SIGKILL and self._memory_watch.explains_a_kill(),
+            at=time.monotonic() if at is None else at,
+        )
 
     def kill(self) -> None:
         if self.is_gone:
@@ -213,21 +195,6 @@ class _Started:
                 signal.pidfd_send_signal(self.pidfd, SIGNAL)
             else:
                 os.kill(self.pid, SIGNAL)
-
-
-def _exitcode_of_zombie(pid: int) -> int | None:
-    """How a process has ended that its forkserver has not reaped yet; None if that cannot be told.
-
-    A busy machine may keep the forkserver waiting for long. 0 is also what the kernel says to those
-    whom it does not let look, so it tells nothing.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(b") ")[2].split()
-    status = int(fields[48]) if state == b"Z" else 0
-    return os.waitstatus_to_exitcode(status) if status else None
 
 
 _job_to_start: ContextVar[_Job | None] = ContextVar("_job_to_start", default=None)
@@ -284,7 +251,10 @@ def _poll(self: Any, flag: int = os.WNOHANG) -> int | None:
         if not multiprocessing.connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
             return None
         with _poll_lock:
-            return _plain_poll(self, flag)
+            is_news = self.returncode is None  # else another thread was here meanwhile
+            _plain_poll(self, flag)
+            if is_news:
+                self.peak_rss = read_peak(self.sentinel)
     return cast(int, self.returncode)
 
 
@@ -370,6 +340,7 @@ class ProcessEngine:
             stack.callback(pipe.close)
             page = Page.create(pickle.dumps((name, _environment.capture(changes))))
             stack.callback(page.close)
+            memory_watch = MemoryWatch()
             fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
 
             job = _Job(self._worker_type, fds)
@@ -383,7 +354,7 @@ class ProcessEngine:
                     theirs.close()
                     their_side.close()
                     pid, pidfd = hello
-                    started = _Started(pid, pipe, page, pidfd, side, job.scope.cancel)
+                    started = _Started(pid, pipe, page, pidfd, side, job.scope.cancel, memory_watch)
                     task_status.started(started)
                     await started.watch(job)
                     job.scope.cancel()
@@ -403,6 +374,7 @@ class _Job:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.exitcode: int | None = None
+        self.peak_rss: int | None = None
         self.failure: BaseException | None = None
         # trio-parallel takes a process for dead when the forkserver is, and would let go of its pipes
         # while it still writes its farewell.
@@ -427,7 +399,10 @@ class _Job:
                     await context.run_sync(_boot.main, kill_on_cancel=True, limiter=trio.CapacityLimiter(1))
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:
-            self.exitcode = next((p.exitcode for p in exc.args if hasattr(p, "exitcode")), None)
+            process = next((arg for arg in exc.args if hasattr(arg, "exitcode")), None)
+            self.exitcode = getattr(process, "exitcode", None)
+            self.peak_rss = getattr(getattr(process, "_popen", None), "peak_rss", None)
+            del process
             # Not the exception itself: its frames and its process hold pipes open, until a collection or
             # until Trio's thread has let go of it.
             traceback.clear_frames(exc.__traceback__)

@@ -29,9 +29,20 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         exitcode: what it exited with, negative for a signal; None if nobody could tell.
         signal: the name of the signal that ended it ("SIGKILL"), or None.
         maybe_executed: False if the call had certainly not begun, so that it is safe to repeat.
-        stderr_tail: the last of what the isolate wrote to its standard error, at most 64 KiB.
+        stderr_tail: the last of what the isolate wrote to its standard error, at most 64 KiB; after a
+            crash (SIGSEGV, SIGABRT, ...) that is where in its Python code each thread was.
+        call: the qualified name of the function that it was running for who gets this; None if there
+            was no call, or it had not begun.
+        seconds: how long that call had been running.
+        peak_rss: the most memory, in bytes, that was resident at one time, of the isolate or of a
+            process that it had started and waited for. None if nobody could tell: it is the
+            forkserver that knows, unless the program has started one of its own before.
+        out_of_memory: True if it is likely that the kernel has killed it for lack of memory: it was
+            killed by SIGKILL, and the kernel has counted such a kill in this program's control group
+            meanwhile. False: nothing is known of that.
 
-    It is also a `trio_parallel.BrokenWorkerError`.
+    What this program itself has killed, by `kill()` or for a cancelled call, needs no explanation: of
+    these, the last four are None or False. It is also a `trio_parallel.BrokenWorkerError`.
     """
 
     def __init__(
@@ -43,6 +54,10 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         signal: str | None = None,
         maybe_executed: bool = True,
         stderr_tail: str = "",
+        call: str | None = None,
+        seconds: float | None = None,
+        peak_rss: int | None = None,
+        out_of_memory: bool = False,
     ) -> None:
         super().__init__(name)
         self.name = name
@@ -51,6 +66,10 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         self.signal = signal
         self.maybe_executed = maybe_executed
         self.stderr_tail = stderr_tail
+        self.call = call
+        self.seconds = seconds
+        self.peak_rss = peak_rss
+        self.out_of_memory = out_of_memory
 
     def __repr__(self) -> str:
         end = self.signal if self.signal is not None else f"exitcode {self.exitcode}"
@@ -63,11 +82,28 @@ class IsolateDied(IsolateError, BrokenWorkerError):
             how = f"exited with code {self.exitcode}"
         else:
             how = "ended, and nobody could tell why"
+        if self.out_of_memory:
+            how += ", likely out of memory"
+        if self.call is not None:
+            how += ", in " if self.seconds is None else f", {_say_time(self.seconds)} into "
+            how += self.call
+        if self.peak_rss is not None:
+            how += f", peak memory {_say_size(self.peak_rss)}"
         begun = "the call may have been executed" if self.maybe_executed else "no call had begun"
         text = f"isolate {self.name!r} (pid {self.pid}) {how}; {begun}"
         if tail := _shown(self.stderr_tail.rstrip().splitlines()):
             text += "\nthe end of its stderr:\n" + "\n".join(f"  {line}" for line in tail)
         return text
+
+
+def _say_time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def _say_size(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def _shown(lines: list[str]) -> list[str]:

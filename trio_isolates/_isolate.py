@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias, cast, final
 
 import trio
 
-from ._engine import Death, EndedEarly, Engine, Host
+from ._deaths import Death, EndedEarly
+from ._engine import Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
 from ._exceptions import load_error
 from ._here import current_exchange
@@ -209,6 +210,8 @@ class Isolate:
             reads = link.reads
             with trio.move_on_after(_DRAIN_WAIT):
                 await self._read_all.wait()
+        if self._was_killed:  # that explains it
+            death = Death(death.pid, death.exitcode, death.stderr_tail)
         self.death = death
         self.died_unasked = self.is_ready and not self._was_killed and not self._has_said_bye
         self._exchange.disconnect(neighbour)
@@ -361,9 +364,14 @@ class Isolate:
             self.kill()
             await self._gone.wait()
 
-    def died(self, *, maybe_executed: bool) -> IsolateDied:
-        """Return a new exception that says how the isolate ended."""
+    def died(self, *, maybe_executed: bool, call: str | None = None, ident: int = 0) -> IsolateDied:
+        """Return a new exception that says how the isolate ended, in the middle of which call if in any."""
         death = self.death or Death(self.pid, None)
+        began = None
+        if self._was_killed:
+            call = None
+        elif call is not None:
+            began = self.host.page.began_at(ident)
         error = IsolateDied(
             self.name,
             pid=death.pid,
@@ -371,6 +379,10 @@ class Isolate:
             signal=death.signal,
             maybe_executed=maybe_executed,
             stderr_tail=death.stderr_tail,
+            call=call,
+            seconds=None if began is None else max(0.0, death.at - began),
+            peak_rss=death.peak_rss,
+            out_of_memory=death.out_of_memory,
         )
         error.__cause__ = self.cause
         return error

@@ -10,6 +10,7 @@ import signal
 
 try:
     importlib.import_module(f"{__package__}._boot")
+    importlib.import_module(f"{__package__}._deaths").tell_peaks()
     with contextlib.suppress(ImportError):
         importlib.import_module("setproctitle")
 finally:

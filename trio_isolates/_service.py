@@ -24,6 +24,7 @@ from ._interrupt import Interrupter, interruptible
 from ._messages import (
     BYE,
     CALL,
+    CHUNK,
     ERROR,
     EXTENDED,
     FAILED,
@@ -31,6 +32,7 @@ from ._messages import (
     INIT,
     MAKE,
     READY,
+    RUN,
     STATE,
     STREAM,
     VALUE,
@@ -94,6 +96,21 @@ def resolve(function: Callable[..., Any] | str) -> Callable[..., Any]:
     module, _, name = function.partition(":")
     found: Callable[..., Any] = operator.attrgetter(name)(importlib.import_module(module))
     return found
+
+
+def describe_call(handler: object, kind: int, payload: Any) -> str:
+    """Return the qualified name of the function that a call asks for; of an actor's, the method's."""
+    if kind == EXTENDED:
+        kind, payload = payload[:2]
+    function = handler
+    if isinstance(handler, Methods) or (kind in (RUN, CHUNK) and payload[0] is not None):
+        function = payload[0]
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, str):
+        return function
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
 
 
 def not_async(function: Callable[..., Any], coroutine: Coroutine[Any, Any, Any]) -> TypeError:

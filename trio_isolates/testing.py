@@ -23,7 +23,8 @@ import trio
 from attrs import define, field
 
 from ._async_server import AsyncServer
-from ._engine import Death, Host, current_engine
+from ._deaths import Death
+from ._engine import Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
 from ._exchange import Exchange
