@@ -129,6 +129,16 @@ class Family:
             os.close(fd)
 
 
+def states(supervisor: Supervisor) -> dict[str, str]:
+    return {child.name: child.state for child in supervisor.children()}
+
+
+async def until(supervisor: Supervisor, **expected: str) -> None:
+    """Wait until the children are these, in these states."""
+    while states(supervisor) != expected:
+        await trio.lowlevel.checkpoint()
+
+
 def listen_sync(home: SendPort[Any]) -> NoReturn:
     """A sync service: say who is there, and wait."""
     home.send_sync(os.getpid())

@@ -25,6 +25,7 @@ from trio_isolates import (
     SupervisorSpec,
     open_supervisor,
 )
+from trio_isolates._engine import current_engine
 from trio_isolates.testing import InlineEngine
 
 inline_isolates = plugin.inline_isolates
@@ -144,6 +145,23 @@ async def test_a_sweep_is_overtaken(
         *[("b", 37), ("c", 37), ("d", 37)],
         *[("d stopped", 38), ("c stopped", 38), ("b stopped", 38), ("a stopped", 38)],
     ]
+
+
+@within(LONG)
+async def test_each_where_it_was_started(
+    autojump_clock: MockClock, inline_isolates: InlineEngine, log: list[tuple[str, float]]
+) -> None:
+    """A child is started again in the context in which it was started, whoever's end is the cause."""
+    async with open_supervisor("one_for_all", POLICY) as supervisor:
+        await supervisor.start(spec("a"))
+        other = InlineEngine()
+        token = current_engine.set(other)
+        await supervisor.start(spec("b", 10))
+        current_engine.reset(token)
+        await trio.sleep(11)
+        assert [child.restarts for child in supervisor.children()] == [1, 1]
+        inline_isolates.kill("a")
+        other.kill("b")
 
 
 # What does not wait.
