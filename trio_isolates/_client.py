@@ -37,7 +37,7 @@ _MANY: Final = 1000  # durations that are sorted together, once the isolate is i
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
-@define(eq=False)
+@final
 class Call:
     """One caller that waits for its answer: first in line for a place, then at an isolate.
 
@@ -45,24 +45,27 @@ class Call:
     retries: how often it may still be repeated when its isolate dies. made, sent: when, in seconds.
     """
 
-    task: trio.lowlevel.Task
-    kind: int
-    payload: Any
-    leave_line: Callable[[Call], None]
+    # What most calls never have is not set for each of them: they are many.
     priority: float = 0
-    number: int = 0
     key: Hashable = None
     retries: int = 0
-    was_begun: bool = False  # by an isolate that died of it, or with it
-    made: float = 0.0
-    sent: float = 0.0
+    was_begun = False  # by an isolate that died of it, or with it
+    made = 0.0
+    sent = 0.0
     line: Line[Call] | None = None
     client: Client | None = None
-    ident: int = 0
+    ident = 0
     raise_cancel: Callable[[], Any] | None = None
-    ctrl_c: bool = False
+    ctrl_c = False
     settled: trio.Event | None = None
-    is_settled: bool = False
+    is_settled = False
+
+    def __init__(self, kind: int, payload: Any, number: int, leave_line: Callable[[Call], None]) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.kind = kind
+        self.payload = payload
+        self.number = number
+        self.leave_line = leave_line
 
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         if self.client is None:

@@ -28,13 +28,15 @@ _UNSET: Final = object()
 class Dispatcher:
     """The calls of a crew, on their way to its isolates.
 
-    unserved: makes the error for a call that nobody will serve any more; None: somebody will.
-    on_wait: is told when a call has to wait. on_worn: when an isolate has had its share of calls.
+    check: raises unless calls can be made now, and here. unserved: makes the error for a call that
+    nobody will serve any more; None: somebody will. on_wait: is told when a call has to wait. on_worn:
+    when an isolate has had its share of calls.
     """
 
     def __init__(
         self,
         options: Options,
+        check: Callable[[bool], None],
         unserved: Callable[[], BaseException | None],
         *,
         on_wait: Callable[[], None],
@@ -43,6 +45,7 @@ class Dispatcher:
         self.options = options
         self.counts = Counts()
         self.clients: list[Client] = []  # open ones
+        self._check = check
         self._unserved = unserved
         self._on_wait = on_wait
         self._on_worn = on_worn
@@ -68,33 +71,41 @@ class Dispatcher:
         kwargs: dict[str, Any] | None = None,
         port: SendPort[Any] | None = None,
         *,
+        is_part: bool = False,
         retries: int = 0,
         priority: float = 0,
         key: Hashable = None,
     ) -> Any:
-        """Have one call served, by whoever has a place first. port: for its items, or its progress."""
+        """Have one call served, by whoever has a place first.
+
+        port: for its items, or its progress. is_part: of work that was begun before, and goes on when
+        nothing new is taken.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check(is_part)
         if kwargs or port is not None or self.options.spec.context:
             kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
-        call = Call(
-            trio.lowlevel.current_task(),
-            kind,
-            payload,
-            self._leave_line,
-            priority=priority,
-            number=next(self._numbers),
-            key=key,
-            retries=retries,
-            made=perf_counter(),
-        )
+        call = Call(kind, payload, next(self._numbers), self._leave_line)
+        if retries:
+            call.retries = retries
+        if priority:
+            call.priority = priority
+        if key is not None:
+            call.key = key
         client = self._find_place(key)
         if client is not None:
             self._give(client, call)
         elif (error := self._unserved()) is not None:
             raise error
         else:
+            call.made = perf_counter()
             self._enqueue(call)
             self._on_wait()
-        return await self._wait(call)
+        self._active += 1
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(call.abort)
+        finally:
+            self.end_work()
 
     @trio.lowlevel.enable_ki_protection
     async def call_on(self, client: Client, kind: int, payload: Any) -> Any:
@@ -103,21 +114,18 @@ class Dispatcher:
             raise error
         if not client.is_open:  # it has died since it was chosen, and would never answer
             raise client.isolate.died(maybe_executed=False)
-        call = Call(trio.lowlevel.current_task(), kind, payload, _stays, made=perf_counter())
+        call = Call(kind, payload, next(self._numbers), _stays)
         self._give(client, call)
-        return await self._wait(call)
+        self._active += 1
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(call.abort)
+        finally:
+            self.end_work()
 
     def _give(self, client: Client, call: Call) -> None:
         client.start(call)
         if client.most is not None and client.given >= client.most:
             self._on_worn(client)
-
-    async def _wait(self, call: Call) -> Any:
-        self.begin_work()
-        try:
-            return await trio.lowlevel.wait_task_rescheduled(call.abort)
-        finally:
-            self.end_work()
 
     def _context_values(self) -> tuple[tuple[int, Any], ...]:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))

@@ -6,7 +6,7 @@ added and given up as the crew is resized. Which call goes to whom is `_dispatch
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
 from itertools import count
@@ -26,7 +26,6 @@ from ._errors import (
 )
 from ._here import check_in_trio
 from ._options import Options
-from ._ports import SendPort
 from ._restart import Restart, RestartWindow
 
 _AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
@@ -76,7 +75,14 @@ class Crew:
         self.failure: IsolateError | None = None  # why nothing will be served any more
         self.size = size
         self.most_calls = most_calls
-        self.dispatch = Dispatcher(options, self._find_unserved, on_wait=self._on_wait, on_worn=self._recycle)
+        self.dispatch = Dispatcher(
+            options,
+            self._check_call,
+            self._find_unserved,
+            on_wait=self._on_wait,
+            on_worn=self._recycle,
+        )
+        self.call = self.dispatch.call
         self._least = size if least is None else least
         self._max_memory = max_memory
         self._is_pool = is_pool
@@ -110,32 +116,11 @@ class Crew:
     def counts(self) -> Counts:
         return self.dispatch.counts
 
-    @trio.lowlevel.enable_ki_protection
-    async def call(
-        self,
-        kind: int,
-        payload: Any,
-        kwargs: dict[str, Any] | None = None,
-        port: SendPort[Any] | None = None,
-        *,
-        is_part: bool = False,
-        retries: int = 0,
-        priority: float = 0,
-        key: Hashable = None,
-    ) -> Any:
-        """Have one call served, by whoever has a place first.
-
-        port: for its items, or its progress. is_part: of work that was begun before, and goes on when
-        nothing new is taken.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
+    def _check_call(self, is_part: bool) -> None:
         if not is_part:
             self.check_usable()
         elif self._is_over():
             raise self._unserved()
-        return await self.dispatch.call(
-            kind, payload, kwargs, port, retries=retries, priority=priority, key=key
-        )
 
     def check_usable(self) -> None:
         """Raise unless calls can be made now, and here."""
