@@ -208,6 +208,7 @@ async def test_a_first_start_that_fails(family: Family) -> None:
         with pytest.raises(TypeError, match="must be a ChildSpec"):
             await supervisor.start(print)  # type: ignore[arg-type]
         assert supervisor.children() == ()
+        assert supervisor._siblings.starting == []  # or those would be kept as long as the block lasts
         cure()
         await family.start(supervisor, "a")
 
