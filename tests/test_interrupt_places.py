@@ -95,6 +95,7 @@ async def test_import(fifo: Fifo, gate: Fifo, tmp_path: Path) -> None:
         (places.acquire_meeting, ["entered", "exited"]),
         (places.log_to_meeting, ["emitted"]),
         (places.delete_meeting, ["deleted"]),
+        (places.spin_over_meeting, ["exited"]),
     ],
 )
 @within(20)

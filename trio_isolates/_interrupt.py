@@ -53,6 +53,10 @@ _PRECALL: Final = dis.opmap.get("PRECALL", -1)  # in 3.11: may make the call, an
 _CALLS: Final = frozenset(
     number for name, number in dis.opmap.items() if name.startswith(("CALL", "PRECALL"))
 )
+# Where the interpreter itself, and not the code, calls signal handlers and finalizers.
+_BETWEEN: Final = frozenset(
+    number for name, number in dis.opmap.items() if name == "RESUME" or "JUMP_BACKWARD" in name
+)
 _THREAD: Final = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 _NO_WORK: Final = 0.001  # seconds, more than it takes to look at two signals
 _open: Final[set[CodeType]] = set()
@@ -242,6 +246,10 @@ class Interrupter:
     def _arm(self, caller: FrameType | None) -> None:
         """Raise in `caller` when the call that it is in has returned."""
         if caller is self._armed or caller is None or caller.f_code is _BASE:
+            return
+        if (
+            caller.f_code.co_code[caller.f_lasti] in _BETWEEN
+        ):  # no call of its own; the signal will come again
             return
         self._disarm()
         if not self._was_tracing:
