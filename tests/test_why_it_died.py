@@ -196,6 +196,17 @@ def exit_code_of_a_child(code: int) -> int | None:
 
 @pytest.mark.usefixtures("patience")
 @within(30)
+async def test_late_callers() -> None:
+    """Who calls a worker that is dead and not replaced is told of its death in full, and of no call."""
+    async with open_worker() as worker:
+        first = await death_of(worker.run(die))
+        later = await death_of(worker.run(die))
+    assert (later.call, later.seconds, later.maybe_executed) == (None, None, False)
+    assert later.peak_rss == first.peak_rss is not None
+
+
+@pytest.mark.usefixtures("patience")
+@within(30)
 async def test_the_forkserver_serves_others_as_before() -> None:
     """multiprocessing in an isolate shares the forkserver, and reads the exit codes that it knows."""
     async with open_worker() as worker:
