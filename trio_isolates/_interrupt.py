@@ -247,9 +247,7 @@ class Interrupter:
         """Raise in `caller` when the call that it is in has returned."""
         if caller is self._armed or caller is None or caller.f_code is _BASE:
             return
-        if (
-            caller.f_code.co_code[caller.f_lasti] in _BETWEEN
-        ):  # no call of its own; the signal will come again
+        if caller.f_code.co_code[caller.f_lasti] in _BETWEEN:  # not in a call; the signal comes again
             return
         self._disarm()
         if not self._was_tracing:
