@@ -42,6 +42,10 @@ ORPHANED = 1.0
 FAREWELL = 2.0
 """Seconds that resource trackers are given, to remove what the killed have left."""
 
+NOTE = """Pools of one worker; of two, one of them
+spinning and one idle, where the parent dies, and of two for the tasks. "Works": a call made after the fault is
+answered, by loky in the new executor that it gives to who asks for one. Each cell in a program of its own."""
+
 Cell: TypeAlias = dict[str, Any]
 
 
@@ -202,7 +206,7 @@ def main() -> int:
         return 0
     print(table(cells))
     machine = f"{os.cpu_count()} CPUs, load {load:.1f} before"
-    print(f"\nPython {platform.python_version()}, {platform.system()}, {machine}.")
+    print(f"\nPython {platform.python_version()}, {platform.system()}, {machine}. {NOTE}")
     return 0
 
 

@@ -6,8 +6,13 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+
+def apply(fn: Callable[..., Any], *args: Any) -> Any:
+    return fn(*args)
 
 
 class NeedsTwo(Exception):

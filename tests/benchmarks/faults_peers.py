@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from faults_jobs import two_are_done
+from faults_jobs import apply, two_are_done
 
 Call: TypeAlias = Callable[..., Awaitable[Any]]
 Opener: TypeAlias = Callable[[int, int | None], AbstractAsyncContextManager[Call]]
@@ -45,8 +45,8 @@ async def ours(workers: int, recycle: int | None) -> AsyncIterator[Call]:
         options["max_calls_per_worker"] = recycle
         if "max_calls_per_worker" not in inspect.signature(open_pool).parameters:
             raise NotOfferedError("not yet")
-    async with open_pool(workers=workers, **options) as pool:
-        yield pool.run
+    async with open_pool(apply, workers=workers, **options) as pool:
+        yield pool.call
 
 
 @asynccontextmanager
