@@ -42,9 +42,9 @@ ORPHANED = 1.0
 FAREWELL = 2.0
 """Seconds that resource trackers are given, to remove what the killed have left."""
 
-NOTE = """Pools of one worker; of two, one of them
-spinning and one idle, where the parent dies, and of two for the tasks. "Works": a call made after the fault is
-answered, by loky in the new executor that it gives to who asks for one. Each cell in a program of its own."""
+NOTE = """Pools of one worker; of two where the parent dies,
+one of them spinning and one idle, and for the tasks. "Works": a call made after the fault is answered, by
+loky in the new executor that it gives to who asks for one. Each cell in a program of its own."""
 
 Cell: TypeAlias = dict[str, Any]
 
