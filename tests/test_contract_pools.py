@@ -96,23 +96,6 @@ async def test_a_key_waits_for_its_isolate(fifo: Fifo, gate: Gate) -> None:
 
 
 @within(20)
-async def test_no_call_stands_behind_a_long_one(fifo: Fifo, gate: Gate) -> None:
-    """A call that an isolate holds at hand goes to another one that has nothing to do, and runs once."""
-    async with open_pool(handlers.apply_async, workers=2, concurrency=1) as pool:
-        await pool.resize(2)
-        async with busy(pool, fifo, gate, 2) as nursery:
-            for number in range(2):  # one at hand for each
-                nursery.start_soon(pool.run, handlers.tell, fifo.path, f"at hand {number}")
-            await trio.testing.wait_all_tasks_blocked()
-            assert pool.statistics().in_flight == 4
-            gate.let_pass()
-            assert {await fifo.line(), await fifo.line()} == {"at hand 0", "at hand 1"}
-        await pool.drain()
-        statistics = pool.statistics()
-        assert (statistics.done, statistics.late_replies) == (4, 0)
-
-
-@within(20)
 async def test_the_more_urgent_first(fifo: Fifo, gate: Gate) -> None:
     """Of the calls that wait, those with the higher priority begin first; those with the same, in order."""
     async with (

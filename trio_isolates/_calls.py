@@ -36,11 +36,6 @@ class Calls(Generic[W]):
         """The id that the next call will get."""
         return self._last + 1
 
-    @property
-    def last(self) -> W:
-        """Who was added last, of those that are not answered. There must be one."""
-        return next(reversed(self._waiting.values()))
-
     def add(self, waiter: W) -> int:
         """Give `waiter` the next id and keep it until its answer comes."""
         self._last = ident = self._last + 1

@@ -6,7 +6,6 @@ does not choose the isolate, nor replace it when it dies; that is `_supervisor`'
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -140,7 +139,6 @@ class Client:
         self.left = trio.Event()  # it takes no more calls
         self.spent = trio.Event()  # and it has answered all
         self._weighed = 0.0
-        self._taken_back: set[int] = set()
         self._manned_from = self._busy_from = self._last_answer = 0.0
         self._is_serial = False
         self.limit = options.max_in_flight
@@ -228,36 +226,12 @@ class Client:
     def has_room(self) -> bool:
         return self.is_open and self.load < self.limit and not self.isolate.link.is_full
 
-    @property
-    def at_once(self) -> float:
-        """How many calls it runs side by side."""
-        return self.isolate.concurrency or math.inf
-
-    def take_back(self) -> Call | None:
-        """Return a call that it has not begun and never will, for another isolate; None if there is none."""
-        if self.load <= self.at_once:
-            return None
-        call = self._calls.last
-        is_free = call.key is None and call.raise_cancel is None and not call.is_settled
-        if not is_free or self.isolate.host.page.cancel(call.ident):
-            return None
-        self._calls.answer(call.ident)
-        self._taken_back.add(call.ident)
-        if self.isolate.mode == "async":
-            self.isolate.send(CANCEL, call.ident, [b""])
-        self.load -= 1
-        call.client = None
-        return call
-
     # Answers.
 
     def _answer(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         call = self._calls.answer(ident)
         if call is None:
-            if ident in self._taken_back:
-                self._taken_back.discard(ident)
-            else:
-                self._counts.late_replies += 1
+            self._counts.late_replies += 1
             return
         if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
             result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)

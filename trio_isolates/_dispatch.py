@@ -185,9 +185,7 @@ class Dispatcher:
             own = self._lines.get(client)
             ours, theirs = self._line.head(), own.head() if own else None
             if ours is None and theirs is None:
-                if client.load or not self._relieve_another(client):
-                    return
-                continue
+                return
             is_ours = theirs is None or (ours is not None and ours < theirs)
             line = self._line if own is None or is_ours else own
             call = line.first
@@ -198,15 +196,6 @@ class Dispatcher:
                     continue
                 self._own(call.key, client)
             self._start(client, line, call)
-
-    def _relieve_another(self, client: Client) -> bool:
-        """It has nothing to do: put a call in line that stands at another isolate behind a longer one."""
-        for other in self.clients:
-            if other is not client and (call := other.take_back()) is not None:
-                call.line = self._line
-                self._line.put_first([call])
-                return True
-        return False
 
     def _start(self, client: Client, line: Line[Call], call: Call) -> None:
         try:
