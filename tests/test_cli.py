@@ -16,7 +16,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,8 +77,9 @@ def busy_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for child in below(process):
-            if child.cpu_times().user > 1:
-                return child
+            with suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+                if child.cpu_times().user > 1:
+                    return child
         time.sleep(0.02)
     pytest.fail("no worker is busy")
 
