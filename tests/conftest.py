@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -21,12 +22,23 @@ from typing import Any
 import psutil
 import pytest
 
-# A shell's background job ignores Ctrl-C, and so would the programs that the tests interrupt.
+# A shell's background job ignores Ctrl-C, and one under nohup the end of its terminal; and so would the
+# programs that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Inherited by every process that a test starts, so that one whose parent is dead is found as well.
 MARK = "TRIO_ISOLATES_TEST_RUN"
 RUN = os.environ[MARK] = f"{os.getpid()}.{time.time_ns()}"
+
+STARTED = psutil.Process().create_time()
+
+# Else each of the many processes that the tests start would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# What every test would have to look at again: nobody becomes one of ours later.
+_strangers: set[int] = set()
 
 PATIENCE = 2.0
 """Seconds that what was killed may take until it is reaped, and what noticed an end until it has ended."""
@@ -58,14 +70,30 @@ def _describe(child: psutil.Process) -> str:
 
 def _processes() -> Iterator[psutil.Process]:
     """Everything below this process, and everything that came from it and lost its parent."""
-    found = set(psutil.Process().children(recursive=True))
-    for other in psutil.process_iter():
-        with suppress(psutil.Error):
-            if other not in found and other.pid != os.getpid() and other.environ().get(MARK) == RUN:
-                found.add(other)
-    for child in found:
-        if child.pid not in (_forkserver._forkserver_pid, _tracker._pid):
-            yield child
+    pids = set(psutil.pids())
+    _strangers.intersection_update(pids)
+    pids -= {os.getpid(), _forkserver._forkserver_pid, _tracker._pid} | _strangers
+    below = {child.pid: child for child in psutil.Process().children(recursive=True)} if pids else {}
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            process = below.get(pid) or psutil.Process(pid)
+            if pid in below or _is_ours(process):
+                yield process
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    """Return True if it came from this run; one of which it is certain that it did not is a stranger."""
+    try:
+        variables = process.environ()
+    except psutil.AccessDenied:
+        variables = {MARK: ""}
+    except psutil.NoSuchProcess:  # a zombie, or one of the kernel's, if it is not gone
+        variables = {}
+    if variables.get(MARK) == RUN:
+        return True
+    if variables or process.create_time() < STARTED:  # it may have none because it just starts a program
+        _strangers.add(process.pid)
+    return False
 
 
 def _fds() -> Iterator[tuple[str, object]]:
@@ -101,6 +129,18 @@ def _now(temporary: Path) -> dict[object, Any]:
     }
     found |= {path: f"file {path}" for path in temporary.iterdir()}
     return found
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector, which many tests ask for, leave out all that is here before the first of them."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let go of what the tests have left to the collector while all that it needs is still there."""
+    gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
@@ -15,8 +15,10 @@ import pytest
 import trio
 from attrs import field, frozen
 
-from fifo import Fifo
-from trio_isolates import Pool, Worker
+import handlers
+import port_handlers
+from fifo import Fifo, open_fifo
+from trio_isolates import Pool, Worker, open_pool
 from trio_isolates._engine import Engine, ProcessEngine, current_engine
 from trio_isolates.testing import InlineEngine
 
@@ -24,7 +26,9 @@ from trio_isolates.testing import InlineEngine
 _is_source = importlib.util.find_spec("trio_isolates._pytest_plugin") is not None
 plugin = importlib.import_module("trio_isolates._pytest_plugin" if _is_source else "_trio_isolates_pytest")
 
-AnyWorker: TypeAlias = Worker[..., Any] | Pool[..., Any]
+AnyPool: TypeAlias = Pool[..., Any]
+AnyWorker: TypeAlias = Worker[..., Any] | AnyPool
+Entry: TypeAlias = Callable[..., Any]
 Ability: TypeAlias = Literal["own process", "interrupts sync code", "own modules", "blocks"]
 
 
@@ -89,6 +93,13 @@ def each_way(sync: object, asynchronous: object) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("kind", "entry"), params, indirect=["kind"])
 
 
+serving = each_way(port_handlers.serve, port_handlers.serve_async)
+counting = each_way(port_handlers.count_up, port_handlers.count_up_async)
+filling = each_way(port_handlers.fill, port_handlers.fill_async)
+
+both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
+
+
 @pytest.fixture(params=list(KINDS))
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     """Each engine in turn, in force for the test."""
@@ -101,9 +112,8 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[Fifo]:
     """What the isolate tells the test."""
-    fifo = Fifo(tmp_path / "fifo")
-    yield fifo
-    fifo.close()
+    with open_fifo(tmp_path) as opened:
+        yield opened
 
 
 @final
@@ -128,6 +138,14 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     gate = Gate(tmp_path / "gate")
     yield gate
     gate.close()
+
+
+@pytest.fixture(params=handlers.APPLIES, ids=["sync", "async"])
+async def pool(request: pytest.FixtureRequest) -> AsyncIterator[AnyPool]:
+    """A pool of one process; whatever a test has done to it, it answers."""
+    async with open_pool(request.param, workers=1) as opened:
+        yield opened
+        assert await opened.call(handlers.echo, "still here") == "still here"
 
 
 # What tests do with calls.

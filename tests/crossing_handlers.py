@@ -59,7 +59,7 @@ async def send_to_itself_when_resumed(home: Home) -> list[int]:
         nursery.start_soon(receive)
         await home.send(raw.send_port)
         while not own.statistics().buffered:  # paused
-            await trio.sleep(0.01)
+            await trio.lowlevel.checkpoint()
             if raw_is_held(raw):
                 for _ in range(3):
                     await own.send_port.send(next(messages))

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,22 @@ from trio_isolates import RawReceivePort, ReceivePort, RemoteError, SendPort, ex
 
 KEYS = '{"a": "foo", "b": "bar", "c": "baz"}'
 """The page's own document, with three keys."""
+
+
+# The handshake: each side has the other's send port.
+
+
+def greet(port: SendPort[Any]) -> ReceivePort[Any]:
+    """Send a new port's send port home."""
+    receive_port: ReceivePort[Any] = ReceivePort()
+    port.send_sync(receive_port.send_port)
+    return receive_port
+
+
+async def greet_async(port: SendPort[Any]) -> ReceivePort[Any]:
+    receive_port: ReceivePort[Any] = ReceivePort()
+    await port.send(receive_port.send_port)
+    return receive_port
 
 
 # One answer.
@@ -58,23 +74,23 @@ def listen(receive_port: ReceivePort[Any], handle: Callable[[Any], object]) -> N
         handle(message)
 
 
+def answer(port: SendPort[Any], message: object) -> None:
+    if isinstance(message, str):
+        port.send_sync(json.loads(message))
+
+
+async def answer_async(port: SendPort[Any], message: object) -> None:
+    if isinstance(message, str):
+        await port.send(json.loads(message))
+
+
 def start_basic(port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    port.send_sync(receive_port.send_port)
-
-    def handle(message: object) -> None:
-        if isinstance(message, str):
-            port.send_sync(json.loads(message))
-
-    listen(receive_port, handle)
+    listen(greet(port), partial(answer, port))
 
 
 async def start_basic_async(port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await port.send(receive_port.send_port)
-    async for message in receive_port:
-        if isinstance(message, str):
-            await port.send(json.loads(message))
+    async for message in await greet_async(port):
+        await answer_async(port, message)
 
 
 def start_and_tell(port: SendPort[Any], fifo: Path) -> None:
@@ -109,8 +125,7 @@ def die_before_the_handshake(port: SendPort[Any]) -> None:
 
 
 def start_robust(send_port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    send_port.send_sync(receive_port.send_port)
+    receive_port = greet(send_port)
     listen(receive_port, partial(handle_command, receive_port, send_port))
 
 
@@ -122,8 +137,7 @@ def start_robust_listening(send_port: SendPort[Any]) -> None:
 
 
 async def start_robust_async(send_port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await send_port.send(receive_port.send_port)
+    receive_port = await greet_async(send_port)
     async for message in receive_port:
         if message == "shutdown":
             receive_port.close()
@@ -146,6 +160,26 @@ def handle_command(
         send_port.send_sync((number, json.loads(json_text)))
     except ValueError as exc:
         send_port.send_sync((number, RemoteError(type(exc).__name__, str(exc))))
+
+
+PRINTED = ["{'key': 'value'}", "banana", "[True, False, None, 1, 'string']", "['no', 'yes']"]
+"""What the page says that its program prints."""
+
+
+async def print_answers(parse: Callable[[str], Awaitable[Any]]) -> None:
+    """The page's program: three requests, one after the other, and two at once."""
+    print(await parse('{"key":"value"}'))
+    print(await parse('"banana"'))
+    print(await parse('[true, false, null, 1, "string"]'))
+    answers: list[Any] = []
+
+    async def ask(json_text: str) -> None:
+        answers.append(await parse(json_text))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, '"yes"')
+        nursery.start_soon(ask, '"no"')
+    print(sorted(answers))
 
 
 def answer_in_order(port: SendPort[Any], fifo: Path, gate: Path) -> None:
@@ -184,14 +218,12 @@ async def parse_or_wait_async(json_text: str, fifo: Path, _: Path) -> Any:
 
 
 def receive_and_parse_json(port: SendPort[Any]) -> NoReturn:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    port.send_sync(receive_port.send_port)
+    receive_port = greet(port)
     exit_isolate(port, json.loads(receive_port.receive_sync()))
 
 
 async def receive_and_parse_json_async(port: SendPort[Any]) -> NoReturn:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await port.send(receive_port.send_port)
+    receive_port = await greet_async(port)
     exit_isolate(port, json.loads(await receive_port.receive()))
 
 
@@ -203,33 +235,26 @@ def read_and_exit(port: SendPort[Any], path: Path, fifo: Path) -> None:
 
 
 def receive_and_parse_json_service(port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    port.send_sync(receive_port.send_port)
-    for message in receive_port:
-        if isinstance(message, str):
-            port.send_sync(json.loads(message))
-        elif message is None:
+    for message in greet(port):
+        if message is None:
             break
+        answer(port, message)
     print("Spawned isolate finished.")
     exit_isolate()
 
 
 async def receive_and_parse_json_service_async(port: SendPort[Any]) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await port.send(receive_port.send_port)
-    async for message in receive_port:
-        if isinstance(message, str):
-            await port.send(json.loads(message))
-        elif message is None:
+    async for message in await greet_async(port):
+        if message is None:
             break
+        await answer_async(port, message)
     print("Spawned isolate finished.")
     exit_isolate()
 
 
 async def parse_until_none(port: SendPort[Any]) -> None:
     """The worker of the edition between: it does not like any other message."""
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await port.send(receive_port.send_port)
+    receive_port = await greet_async(port)
     async for message in receive_port:
         if isinstance(message, str):
             await port.send(json.loads(message))
@@ -314,8 +339,7 @@ async def fetch_async(url: str, resource: Any) -> AsyncIterator[Photo]:
 
 def start_fetching(port: SendPort[Any], url: str) -> None:
     """As an entry, for the program with ports: whole lists of photos, one for each resource."""
-    receive_port: ReceivePort[Any] = ReceivePort()
-    port.send_sync(receive_port.send_port)
+    receive_port = greet(port)
 
     def handle(message: Any) -> None:
         port.send_sync(decode(check_resource(message), get(url + message)))
@@ -324,8 +348,7 @@ def start_fetching(port: SendPort[Any], url: str) -> None:
 
 
 async def start_fetching_async(port: SendPort[Any], url: str) -> None:
-    receive_port: ReceivePort[Any] = ReceivePort()
-    await port.send(receive_port.send_port)
+    receive_port = await greet_async(port)
     async for message in receive_port:
         name = check_resource(message)
         await port.send(decode(name, await get_async(url + name)))

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from trio_isolates import _boot, open_pool, open_worker, run
+from trio_isolates import CallInterrupted, _boot, open_pool, open_worker, run
 
 MIB = 1 << 20
 
@@ -272,6 +272,19 @@ def raise_base_group() -> NoReturn:
 def hang() -> NoReturn:
     while True:
         time.sleep(1000)
+
+
+def hang_on(fifo: Path) -> NoReturn:
+    """Say that it has started, and at each interrupt that it does not stop yet."""
+    word = "started"
+    while True:
+        try:
+            if word:
+                tell(fifo, word)
+            word = ""
+            hang()
+        except CallInterrupted:
+            word = "not yet"
 
 
 def exit_once(marker: Path) -> None:

@@ -94,6 +94,17 @@ async def serving(
             await there.send("stop")
 
 
+@asynccontextmanager
+async def begun(
+    entry: Callable[..., Any], *args: Any, **options: Any
+) -> AsyncIterator[tuple[Isolate[Any], ReceivePort[Any]]]:
+    """Open an isolate, with a port to its parent before the other arguments, that has said its first word."""
+    port: ReceivePort[Any] = ReceivePort()
+    async with open_isolate(entry, port.send_port, *args, **options) as isolate:
+        await port.receive()
+        yield isolate, port
+
+
 # What they are asked.
 
 

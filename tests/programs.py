@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import trio
 
 import handlers
 import trio_isolates
+from fifo import wait_gone
 
 FOLDERS = [str(Path(handlers.__file__).parent), str(Path(trio_isolates.__file__).parent.parent)]
 
@@ -56,6 +58,15 @@ class Program:
             self._rest += more
         await self.process.wait()
         return self._rest.decode()
+
+    async def ends_bare(self, pids: Iterable[int]) -> None:
+        """Check that it ends as Ctrl-C ends a program, by an interrupt in no group, and these with it."""
+        text = await self.rest()
+        assert self.process.returncode == -signal.SIGINT
+        assert text.rstrip().endswith("KeyboardInterrupt")
+        assert "Group" not in text
+        for pid in pids:
+            await wait_gone(pid)
 
     def descendants(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]

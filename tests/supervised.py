@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
 import trio
 
 from contract import Kind
@@ -127,6 +128,14 @@ class Family:
         self._serving.close()
         for fd in self._gates.values():
             os.close(fd)
+
+
+@pytest.fixture
+def family(tmp_path: Path, kind: Kind) -> Iterator[Family]:
+    """Children, and what the test hears of them."""
+    family = Family(tmp_path, kind)
+    yield family
+    family.close()
 
 
 def states(supervisor: Supervisor) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import handlers
+from contract import both_loops
 from fifo import within
 from handlers import apply, apply_async
 from trio_isolates import IsolateDied, open_pool, open_worker, run
@@ -104,7 +105,7 @@ async def close_first(handler: Callable[..., Any]) -> None:
         await worker.aclose()
 
 
-@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
+@both_loops
 @pytest.mark.parametrize(
     "block",
     [
@@ -153,7 +154,7 @@ async def test_a_call_cancelled_at_each_step(handler: Callable[..., Any], on_can
         await cancel_everywhere(call, answers)
 
 
-@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
+@both_loops
 @within(50)
 async def test_queued_calls_cancelled_at_each_step(handler: Callable[..., Any]) -> None:
     """Ten calls that wait for each other's places are cancelled at any moment without losing a place."""

@@ -61,11 +61,11 @@ def started(*args: str, cwd: Path, stdin: int = subprocess.DEVNULL) -> Iterator[
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    try:
-        with process:
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        finally:
+            process.kill()  # or a test that fails would wait for its end
 
 
 def below(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -78,7 +78,7 @@ def busy_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
     while time.monotonic() < deadline:
         for child in below(process):
             with suppress(psutil.NoSuchProcess):  # it may end while it is looked at
-                if child.cpu_times().user > 1:
+                if child.cpu_times().user > 0.5:
                     return child
         time.sleep(0.02)
     pytest.fail("no worker is busy")
@@ -87,18 +87,17 @@ def busy_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
 def all_end(processes: Sequence[psutil.Process]) -> bool:
     """Wait for their end; who has lost its parent may stay a zombie until init looks after it."""
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if not any(is_alive(process) for process in processes):
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    for process in processes:
+        try:
+            fd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if not select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
+                return False
+        finally:
+            os.close(fd)
+    return True
 
 
 @pytest.fixture

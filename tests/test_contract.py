@@ -17,7 +17,7 @@ import trio.testing
 
 import contract
 import contract_handlers as work
-from contract import Kind, those_with
+from contract import Kind, both_loops, those_with
 from fifo import within
 from handlers import apply, apply_async
 from trio_isolates import (
@@ -29,8 +29,6 @@ from trio_isolates import (
 )
 
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
-
-loops = pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
 
 
 # Calls.
@@ -140,7 +138,7 @@ async def test_many_at_once() -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_large_both_ways(handler: Callable[..., Any]) -> None:
     """Messages far larger than what a link holds pass each other."""
@@ -158,7 +156,7 @@ async def test_large_both_ways(handler: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_error(handler: Callable[..., Any]) -> None:
     """An exception crosses as itself, with its remote frames, and the remote traceback as a note."""
@@ -174,7 +172,7 @@ async def test_error(handler: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @pytest.mark.parametrize(
     "error",
     [
@@ -212,7 +210,7 @@ async def test_stop_iteration() -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_groups(handler: Callable[..., Any]) -> None:
     """A group of errors arrives as it was, group in group, each leaf with its type or as a RemoteError."""
@@ -228,7 +226,7 @@ async def test_groups(handler: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_causes(handler: Callable[..., Any]) -> None:
     """An exception brings along its cause."""
@@ -243,7 +241,7 @@ async def test_causes(handler: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_unsendable(handler: Callable[..., Any]) -> None:
     """What cannot travel, in either direction, at either end, fails that call alone, and says what it was."""
@@ -282,7 +280,7 @@ async def test_unsendable_handler() -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_arguments_and_results_are_copies(handler: Callable[..., Any]) -> None:
     """What a handler does to its arguments does not reach the caller's objects, nor the other way round."""
@@ -301,7 +299,7 @@ async def test_arguments_and_results_are_copies(handler: Callable[..., Any]) -> 
 
 
 @those_with("own modules")
-@loops
+@both_loops
 @within(20)
 async def test_modules_are_copies(kind: Kind, handler: Callable[..., Any]) -> None:
     """What is set in a module of the isolate is not set in the parent's."""
@@ -312,7 +310,7 @@ async def test_modules_are_copies(kind: Kind, handler: Callable[..., Any]) -> No
 
 
 @those_with("own process")
-@loops
+@both_loops
 @within(20)
 async def test_a_process_of_its_own(kind: Kind, handler: Callable[..., Any]) -> None:
     """A worker's pid is that of the process in which its handler runs, which is not the parent's."""

@@ -14,7 +14,7 @@ import trio.testing
 
 import contract
 import contract_handlers as work
-from contract import Gate
+from contract import Gate, both_loops
 from fifo import Fifo, within
 from handlers import apply, apply_async
 from trio_isolates import (
@@ -28,8 +28,6 @@ from trio_isolates import (
 )
 
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
-
-loops = pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
 
 
 # What stands around a handler.
@@ -99,7 +97,7 @@ async def test_failing_teardown() -> None:
 
 
 @pytest.mark.usefixtures("kind")
-@loops
+@both_loops
 @within(20)
 async def test_context(handler: Callable[..., Any]) -> None:
     """Context variables travel with each call if they are named, and no others do."""

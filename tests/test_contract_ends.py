@@ -15,7 +15,7 @@ import trio.testing
 import contract
 import contract_handlers as work
 import handlers
-from contract import Gate, Kept, Kind, cancel_when_begun, those_with, wait_until_noticed
+from contract import Gate, Kept, Kind, both_loops, cancel_when_begun, those_with, wait_until_noticed
 from fifo import Fifo, within
 from handlers import apply, apply_async
 from trio_isolates import (
@@ -34,7 +34,7 @@ kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
+@both_loops
 @within(20)
 async def test_cancelled_while_it_runs(handler: Callable[..., Any], fifo: Fifo, tmp_path: Path) -> None:
     """Cancelled is raised when the async function, itself cancelled, has cleaned up; its worker lives."""

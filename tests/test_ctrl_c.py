@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from fifo import Fifo, open_fifo, wait_gone, within
+import contract
+from fifo import Fifo, wait_gone, within
 from programs import running
 
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo = contract.fifo
 
 
 MANY = """
     import sys, handlers, trio
     from pathlib import Path
-    from trio_isolates import CallInterrupted, open_pool
+    from trio_isolates import open_pool
 
     how, nature, fifo = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
     def work(fifo):
-        words = ["started"]
-        while True:
-            try:
-                if words:
-                    handlers.tell(fifo, words.pop())
-                handlers.hang()
-            except CallInterrupted:
-                if nature == "mild":
-                    raise
-                handlers.tell(fifo, "not yet")
+        if nature == "stubborn":
+            handlers.hang_on(fifo)
+        handlers.tell(fifo, "started")
+        handlers.hang()
 
     async def open_map(pool):
         async with pool.open_map([fifo] * 2) as results:
@@ -76,12 +66,7 @@ async def test_comes_out_bare(how: str, tmp_path: Path, fifo: Fifo) -> None:
         assert [await fifo.line(), await fifo.line()] == ["started", "started"]
         os.killpg(program.process.pid, signal.SIGINT)
         assert await program.wait_for("BARE") == ["1"]
-        text = await program.rest()
-        assert program.process.returncode == -signal.SIGINT
-        assert text.rstrip().endswith("KeyboardInterrupt")
-        assert "Group" not in text
-        for pid in pids:
-            await wait_gone(int(pid))
+        await program.ends_bare(map(int, pids))
         assert list(program.temporary.iterdir()) == []
 
 

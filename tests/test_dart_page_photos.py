@@ -7,7 +7,6 @@ import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,9 +14,10 @@ import pytest
 import trio
 import trio.testing
 
+import contract
 import dart_page as page
 from dart_page import Photo
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from photo_server import MANY, PHOTOS, PhotoServer, serving_photos
 from trio_isolates import (
     Isolate,
@@ -29,18 +29,14 @@ from trio_isolates import (
     open_worker,
 )
 
+fifo = contract.fifo
+
 EXPECTED = [Photo.from_json(data) for data in PHOTOS]
 
 both_workers = pytest.mark.parametrize("handler", [page.fetch, page.fetch_async], ids=["urllib", "trio"])
 both_entries = pytest.mark.parametrize(
     "entry", [page.start_fetching, page.start_fetching_async], ids=["urllib", "trio"]
 )
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import psutil
 import pytest
 import trio
 
+import contract
 import dart_page as page
 from dart_page import KEYS
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from handlers import tell
 from trio_isolates import (
     IsolateDied,
@@ -25,11 +26,7 @@ from trio_isolates import (
     open_isolate,
 )
 
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo = contract.fifo
 
 
 both_loops = pytest.mark.parametrize(

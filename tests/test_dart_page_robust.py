@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import outcome
@@ -19,7 +18,7 @@ from attrs import define, field
 import contract
 import dart_page as page
 from contract import Gate, Kept
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from trio_isolates import (
     Isolate,
     IsolateDied,
@@ -30,7 +29,7 @@ from trio_isolates import (
     open_isolate,
 )
 
-gate = contract.gate
+fifo, gate = contract.fifo, contract.gate
 
 all_entries = pytest.mark.parametrize(
     "entry",
@@ -40,12 +39,6 @@ all_entries = pytest.mark.parametrize(
         pytest.param(page.start_robust_async, id="async"),
     ],
 )
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
 
 
 @define
@@ -246,22 +239,9 @@ async def test_order_of_what_a_handler_gets(fifo: Fifo, gate: Gate) -> None:
 async def test_program(entry: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     """The program of the robust ports example, with the same output."""
     async with Worker.spawn(entry) as worker:
-        print(await worker.parse_json('{"key":"value"}'))
-        print(await worker.parse_json('"banana"'))
-        print(await worker.parse_json('[true, false, null, 1, "string"]'))
-        async with trio.open_nursery() as nursery:
-            answers = Kept(nursery)
-            answers.start(worker.parse_json, '"yes"')
-            answers.start(worker.parse_json, '"no"')
-        print(sorted(answer.unwrap() for answer in answers.outcomes))
+        await page.print_answers(worker.parse_json)
         worker.close()
-    assert capsys.readouterr().out.splitlines() == [
-        "{'key': 'value'}",
-        "banana",
-        "[True, False, None, 1, 'string']",
-        "['no', 'yes']",
-        "--- port closed ---",
-    ]
+    assert capsys.readouterr().out.splitlines() == [*page.PRINTED, "--- port closed ---"]
 
 
 @all_entries

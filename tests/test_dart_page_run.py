@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,11 @@ import dart_page as page
 import handlers
 from contract import Gate
 from dart_page import KEYS
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from photo_server import PHOTOS
 from trio_isolates import IsolateDied, ReceivePort, RemoteError, UnsendableError, run
 
-gate = contract.gate
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo, gate = contract.fifo, contract.gate
 
 
 @pytest.fixture

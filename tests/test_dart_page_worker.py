@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -18,40 +17,22 @@ import trio.testing
 import contract
 import dart_page as page
 from contract import Gate, Kept
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from trio_isolates import IsolateDied, IsolateSpawnError, open_worker
 
-gate = contract.gate
+fifo, gate = contract.fifo, contract.gate
 
 both_handlers = pytest.mark.parametrize(
     "handler", [page.parse_or_wait, page.parse_or_wait_async], ids=["sync", "async"]
 )
 
 
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
-
-
 @within(20)
 async def test_worker_program(capsys: pytest.CaptureFixture[str]) -> None:
     """The same program with `open_worker`, which leaves nothing of the class to be written."""
     async with open_worker(json.loads) as worker:
-        print(await worker.call('{"key":"value"}'))
-        print(await worker.call('"banana"'))
-        print(await worker.call('[true, false, null, 1, "string"]'))
-        async with trio.open_nursery() as nursery:
-            answers = Kept(nursery)
-            answers.start(worker.call, '"yes"')
-            answers.start(worker.call, '"no"')
-        print(sorted(answer.unwrap() for answer in answers.outcomes))
-    assert capsys.readouterr().out.splitlines() == [
-        "{'key': 'value'}",
-        "banana",
-        "[True, False, None, 1, 'string']",
-        "['no', 'yes']",
-    ]
+        await page.print_answers(worker.call)
+    assert capsys.readouterr().out.splitlines() == page.PRINTED
     with pytest.raises(trio.ClosedResourceError, match="closed"):
         await worker.call("1")
 

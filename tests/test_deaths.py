@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,11 @@ import trio_parallel
 
 import contract
 import handlers
-from contract import Gate, Kept
-from fifo import Fifo, open_fifo, wait_gone, within
+from contract import Gate, Kept, both_loops
+from fifo import Fifo, wait_gone, within
 from handlers import apply, apply_async
 from trio_isolates import IsolateDied, RemoteError, Restart, open_pool, open_worker, run
 from trio_isolates._messages import RUN
-
-both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
 
 DEATHS = {
     "SIGKILL": (handlers.kill_self, -signal.SIGKILL),
@@ -32,13 +30,7 @@ DEATHS = {
 }
 
 
-gate = contract.gate
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo, gate = contract.fifo, contract.gate
 
 
 @both_loops

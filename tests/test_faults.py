@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
+import contract
 import handlers
-from fifo import Fifo, open_fifo, within
-from handlers import APPLIES, MIB, Owned, Trap, apply
+from contract import AnyPool
+from fifo import within
+from handlers import MIB, Owned, Trap, apply
 from trio_isolates import (
     IsolateDied,
-    Pool,
     ProtocolError,
     RemoteError,
     Restart,
@@ -26,7 +26,8 @@ from trio_isolates import (
     open_pool,
 )
 
-AnyPool = Pool[..., Any]
+fifo, pool = contract.fifo, contract.pool
+
 
 ENDERS = [
     ValueError,
@@ -37,20 +38,6 @@ ENDERS = [
     StopIteration,
     trio.EndOfChannel,
 ]
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture(params=APPLIES, ids=["sync", "async"])
-async def pool(request: pytest.FixtureRequest) -> AsyncIterator[AnyPool]:
-    """A pool of one; whatever a test has done to it, it answers."""
-    async with open_pool(request.param, workers=1) as opened:
-        yield opened
-        assert await opened.call(handlers.echo, "still here") == "still here"
 
 
 # Values that fight back. None of them costs the worker.

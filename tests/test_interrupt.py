@@ -8,27 +8,23 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import outcome
 import pytest
 import trio
 
+import contract
 import interrupt_handlers as work
 import interrupt_waits as waits
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from handlers import apply, apply_async, echo, tell, tell_and_sleep, tell_and_spin
 from interrupting import AnyWorker, cancel_at, cancel_when, capture, opened, page
 from trio_isolates import IsolateDied, open_pool, open_worker, run
 
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo = contract.fifo
 
 
 # What is stopped.

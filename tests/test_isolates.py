@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import trio
 
 import contract
 import isolate_handlers as work
-from contract import Gate, Kind, each_way, those_with
+import port_handlers
+from contract import Entry, Gate, Kind, each_way, those_with
 from fifo import wait_gone, within
 from trio_isolates import (
     Isolate,
@@ -29,7 +29,6 @@ from trio_isolates import (
 
 kind, gate = contract.kind, contract.gate
 
-Entry = Callable[..., Any]
 
 ENTRIES: dict[str, Entry | str] = {
     "function": work.send_args,
@@ -180,9 +179,7 @@ async def test_who_it_is(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_the_block_waits(kind: Kind, entry: Entry, gate: Gate) -> None:
     """Leaving the block normally waits for the entry, as a nursery waits for its children."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port, gate.path) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(entry, gate.path) as (isolate, _):
         gate.let_pass()
     assert await isolate.wait() == "let pass"
     assert not isolate.statistics().is_running
@@ -296,9 +293,7 @@ async def test_the_block_is_cancelled(kind: Kind, entry: Entry, tmp_path: Path) 
 @within(20)
 async def test_what_its_clean_up_raises() -> None:
     """An error of the clean-up of an entry that was stopped is not lost: `wait` raises it."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(work.fail_when_stopped, port.send_port) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(work.fail_when_stopped) as (isolate, _):
         await isolate.aclose()
         with pytest.raises(ZeroDivisionError, match="in its clean-up"):
             await isolate.wait()

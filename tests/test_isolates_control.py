@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import trio.testing
 import contract
 import isolate_handlers as work
 import port_handlers
-from contract import Gate, Kind, each_way, those_with
+from contract import Entry, Gate, Kind, counting, each_way, serving, those_with
 from fifo import wait_gone, within
 from trio_isolates import (
     IsolateDied,
@@ -28,10 +27,7 @@ from trio_isolates import (
 
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 
-Entry = Callable[..., Any]
-serving = each_way(port_handlers.serve, port_handlers.serve_async)
 waiting = each_way(port_handlers.wait_for_ever, port_handlers.wait_for_ever_async)
-counting = each_way(port_handlers.count_up, port_handlers.count_up_async)
 
 
 # Ping.
@@ -57,9 +53,7 @@ async def test_ping(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_a_ping_waits_for_code_that_blocks(kind: Kind, entry: Entry, gate: Gate) -> None:
     """An isolate whose sync entry is busy answers when it next takes messages; one that has Trio, at once."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port, gate.path) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(entry, gate.path) as (isolate, _):
         if entry is work.wait_for_the_test_async:
             await isolate.ping()
             gate.let_pass()
@@ -91,9 +85,7 @@ async def test_a_ping_after_the_end(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_kill_while_it_waits(kind: Kind, entry: Entry) -> None:
     """A killed isolate is gone; `wait` says how, again and again, and leaving the block raises nothing."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port) as isolate:
-        await port.receive()
+    async with port_handlers.begun(entry) as (isolate, _):
         isolate.kill()
         isolate.kill()
         for _ in range(2):
@@ -108,9 +100,7 @@ async def test_kill_while_it_waits(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_kill_in_a_loop(kind: Kind) -> None:
     """An isolate that never looks up is killed as quickly; nobody has to wait for it."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(port_handlers.spin, port.send_port, shutdown_grace=1000) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(port_handlers.spin, shutdown_grace=1000) as (isolate, _):
         assert isolate.pid is not None
         isolate.kill()
         await wait_gone(isolate.pid)
@@ -133,9 +123,7 @@ async def test_kill_before_the_first_checkpoint(kind: Kind, entry: Entry) -> Non
 @within(20)
 async def test_kill_with_a_ping_under_way(kind: Kind, entry: Entry) -> None:
     """A ping that was sent before the isolate was killed returns or raises `IsolateDied`; it never hangs."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port) as isolate:
-        await port.receive()
+    async with port_handlers.begun(entry) as (isolate, _):
         ended = 0
 
         async def ping() -> None:
@@ -156,9 +144,7 @@ async def test_kill_with_a_ping_under_way(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_kill_with_a_ping_that_cannot_be_answered(kind: Kind) -> None:
     """A ping to an isolate that never looks up raises `IsolateDied` when it is killed."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(port_handlers.spin, port.send_port) as isolate, trio.open_nursery() as nursery:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(port_handlers.spin) as (isolate, _), trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def ping() -> None:
@@ -173,9 +159,7 @@ async def test_kill_with_a_ping_that_cannot_be_answered(kind: Kind) -> None:
 @within(20)
 async def test_kill_while_somebody_waits(kind: Kind, entry: Entry) -> None:
     """`wait` that is under way raises `IsolateDied` when the isolate is killed."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port) as isolate, trio.open_nursery() as nursery:
-        await port.receive()
+    async with port_handlers.begun(entry) as (isolate, _), trio.open_nursery() as nursery:
 
         async def wait() -> None:
             with pytest.raises(IsolateDied):
@@ -244,9 +228,7 @@ async def test_close(kind: Kind, entry: Entry, tmp_path: Path) -> None:
 @within(20)
 async def test_close_what_does_not_stop(kind: Kind, entry: Entry) -> None:
     """What has not ended `shutdown_grace` after `aclose` is killed; a cancelled `aclose` kills at once."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port, shutdown_grace=0.1) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(entry, shutdown_grace=0.1) as (isolate, port):
         await isolate.aclose()
         assert not isolate.statistics().is_running
         with pytest.raises(trio.ClosedResourceError):

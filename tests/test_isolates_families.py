@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,13 +13,12 @@ import contract
 import family_handlers as work
 import isolate_handlers
 import port_handlers
-from contract import Kind, each_way, those_with
+from contract import Entry, Kind, each_way, those_with
 from fifo import Fifo, wait_gone, within
 from trio_isolates import IsolateDied, ReceivePort, SendPort, open_isolate, run_isolate
 
 kind, fifo = contract.kind, contract.fifo
 
-Entry = Callable[..., Any]
 ROUNDS = 40
 
 PAIRS = pytest.mark.parametrize(
@@ -32,6 +30,15 @@ PAIRS = pytest.mark.parametrize(
         pytest.param(work.play_async, work.play_async, id="async-async"),
     ],
 )
+
+
+SENDERS = pytest.mark.parametrize("sender", [work.send_to, work.send_to_async])
+
+
+def skip_what_blocks(kind: Kind, *entries: Entry) -> None:
+    """Skip the test where one of its sync entries would block the only thread."""
+    if "blocks" in kind.cannot and {work.play, work.send_to} & {*entries}:
+        pytest.skip(kind.cannot["blocks"])
 
 
 # As a task.
@@ -149,8 +156,7 @@ async def test_the_tree_ends_with_its_block(kind: Kind, fifo: Fifo) -> None:
 @within(40)
 async def test_siblings_play(kind: Kind, one: Entry, other: Entry) -> None:
     """Siblings send to each other, with ports that travel in their messages; the parent hears nothing."""
-    if "blocks" in kind.cannot and work.play in (one, other):
-        pytest.skip(kind.cannot["blocks"])
+    skip_what_blocks(kind, one, other)
     home: ReceivePort[Any] = ReceivePort()
     async with (
         open_isolate(one, home.send_port, ROUNDS) as first,
@@ -163,12 +169,11 @@ async def test_siblings_play(kind: Kind, one: Entry, other: Entry) -> None:
 
 
 @each_way(work.add_up, work.add_up_async)
-@pytest.mark.parametrize("sender", [work.send_to, work.send_to_async])
+@SENDERS
 @within(40)
 async def test_siblings_keep_order(kind: Kind, entry: Entry, sender: Entry) -> None:
     """Messages from sibling to sibling arrive in order, through a port far smaller than their number."""
-    if "blocks" in kind.cannot and sender is work.send_to:
-        pytest.skip(kind.cannot["blocks"])
+    skip_what_blocks(kind, sender)
     home: ReceivePort[Any] = ReceivePort()
     async with open_isolate(entry, home.send_port, 500) as isolate:
         there = await home.receive()
@@ -178,12 +183,11 @@ async def test_siblings_keep_order(kind: Kind, entry: Entry, sender: Entry) -> N
 
 
 @each_way(work.stay, work.stay_async)
-@pytest.mark.parametrize("sender", [work.send_to, work.send_to_async])
+@SENDERS
 @within(40)
 async def test_a_sibling_dies(kind: Kind, entry: Entry, sender: Entry) -> None:
     """One that waits for a place at a sibling's port is woken by `BrokenResourceError` when that dies."""
-    if "blocks" in kind.cannot and sender is work.send_to:
-        pytest.skip(kind.cannot["blocks"])
+    skip_what_blocks(kind, sender)
     home: ReceivePort[Any] = ReceivePort()
     async with open_isolate(entry, home.send_port) as isolate:
         there = await home.receive()
@@ -196,12 +200,11 @@ async def test_a_sibling_dies(kind: Kind, entry: Entry, sender: Entry) -> None:
 
 
 @each_way(work.stay, work.stay_async)
-@pytest.mark.parametrize("sender", [work.send_to, work.send_to_async])
+@SENDERS
 @within(40)
 async def test_a_sibling_that_was_dead_before(kind: Kind, entry: Entry, sender: Entry) -> None:
     """Sending to a sibling that has long been gone is broken, and no hang, for one who never knew it."""
-    if "blocks" in kind.cannot and sender is work.send_to:
-        pytest.skip(kind.cannot["blocks"])
+    skip_what_blocks(kind, sender)
     home: ReceivePort[Any] = ReceivePort()
     async with open_isolate(entry, home.send_port) as isolate:
         there = await home.receive()

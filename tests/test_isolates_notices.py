@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +11,12 @@ import trio
 import contract
 import isolate_handlers as work
 import port_handlers
-from contract import Kind, each_way
+from contract import Entry, Kind, counting, each_way
 from fifo import within
 from trio_isolates import IsolateDied, ReceivePort, RemoteError, UnsendableError, open_isolate
 
 kind = contract.kind
 
-Entry = Callable[..., Any]
-counting = each_way(port_handlers.count_up, port_handlers.count_up_async)
 sending = each_way(work.send_args, work.send_args_async)
 listening = each_way(work.listen_and_return, work.listen_and_return_async)
 

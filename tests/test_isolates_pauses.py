@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ import trio.testing
 import contract
 import isolate_handlers as work
 import port_handlers
-from contract import Gate, Kind, each_way
+from contract import Entry, Gate, Kind, counting, each_way, serving
 from fifo import within
 from trio_isolates import Capability, IsolateDied, ReceivePort, open_isolate
 
 kind, gate = contract.kind, contract.gate
-
-Entry = Callable[..., Any]
-serving = each_way(port_handlers.serve, port_handlers.serve_async)
-counting = each_way(port_handlers.count_up, port_handlers.count_up_async)
 
 
 @serving
@@ -147,9 +142,7 @@ async def test_handlers_are_paused(kind: Kind, entry: Entry) -> None:
 @within(20)
 async def test_what_runs_goes_on(kind: Kind, entry: Entry, gate: Gate) -> None:
     """Code that runs goes on while its isolate is paused, and may send, and end."""
-    port: ReceivePort[Any] = ReceivePort()
-    async with open_isolate(entry, port.send_port, gate.path) as isolate:
-        assert await port.receive() == "begun"
+    async with port_handlers.begun(entry, gate.path) as (isolate, _):
         isolate.pause()
         gate.let_pass()
         assert await isolate.wait() == "let pass"

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,14 @@ import numpy as np
 import pytest
 import trio
 
+import contract
 import handlers
-from fifo import Fifo, open_fifo, within
+from contract import both_loops
+from fifo import Fifo, within
 from handlers import MIB
 from trio_isolates import IsolateDied, open_pool, open_worker
 
-both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo = contract.fifo
 
 
 @both_loops

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 import pytest
 
 import handlers
+from contract import both_loops
 from fifo import within
 from trio_isolates import IsolateDied, open_isolate, open_pool, open_worker
 from trio_isolates._deaths import shorten_dump
 
-both_loops = pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
 PACKAGE = str(Path(sys.modules["trio_isolates"].__path__[0]))
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import contract
+from contract import both_loops
 from fifo import within
-from handlers import apply, apply_async
 from trio_isolates import RemoteError, UnsendableError, open_worker
 
 kind = contract.kind
@@ -52,7 +52,7 @@ def is_gone() -> bool:
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize("handler", [apply, apply_async], ids=["sync", "async"])
+@both_loops
 @pytest.mark.parametrize(("deed", "error"), [(return_it, UnsendableError), (raise_it, RemoteError)])
 @within(20)
 async def test_what_could_not_be_sent_is_let_go(

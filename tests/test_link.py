@@ -137,18 +137,21 @@ async def test_what_is_queued_does_not_change(sockets: Sockets, now: bool) -> No
     assert [bytes(frame[3][0]) for frame in found] == [b"a" * MIB, b"b" * MIB]
 
 
-class Full:
-    """A pipe that takes nothing the first time it is asked, and notes what it is given."""
+class Through:
+    """A pipe that is another one, but for how it sends."""
 
     def __init__(self, pipe: SocketPipe) -> None:
         self._pipe = pipe
+        self.receive, self.close = pipe.receive, pipe.close
+        self.wait_readable, self.wait_writable = pipe.wait_readable, pipe.wait_writable
+
+
+class Full(Through):
+    """It takes nothing the first time it is asked, and notes what it is given."""
+
+    def __init__(self, pipe: SocketPipe) -> None:
+        super().__init__(pipe)
         self.given: list[Chunk] = []
-        self.receive = pipe.receive
-        self.wait_readable, self.wait_writable, self.close = (
-            pipe.wait_readable,
-            pipe.wait_writable,
-            pipe.close,
-        )
 
     def send(self, chunks: Sequence[Chunk]) -> int:
         if not self.given:
@@ -252,18 +255,10 @@ async def test_drained(sockets: Sockets) -> None:
     assert done == [3]
 
 
-class Presses:
-    """A pipe on which Ctrl-C is pressed when something was first sent."""
+class Presses(Through):
+    """Ctrl-C is pressed on it when something was first sent."""
 
-    def __init__(self, pipe: SocketPipe) -> None:
-        self._pipe = pipe
-        self._was_pressed = False
-        self.receive = pipe.receive
-        self.wait_readable, self.wait_writable, self.close = (
-            pipe.wait_readable,
-            pipe.wait_writable,
-            pipe.close,
-        )
+    _was_pressed = False
 
     def send(self, chunks: Sequence[Chunk]) -> int:
         sent = self._pipe.send(chunks)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import forkserver, popen_forkserver
 from pathlib import Path
@@ -16,19 +16,17 @@ from typing import Any, Literal
 import pytest
 import trio
 
+import contract
 import handlers
+from contract import both_loops
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
 from trio_isolates import IsolateDied, open_pool, open_worker, run
 from trio_isolates._engine import _Job, _prepare_starts
 
+fifo = contract.fifo
+
 _forkserver: Any = forkserver._forkserver
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
 
 
 # Left alone.
@@ -153,31 +151,17 @@ async def test_ctrl_c(tmp_path: Path, fifo: Fifo) -> None:
         os.kill(int(pid), signal.SIGINT)  # even if it were sent to the worker itself
         assert await fifo.line() == "stopped"
         await program.wait_for("UNWOUND")
-        text = await program.rest()
-        assert program.process.returncode == -signal.SIGINT
-        assert text.rstrip().endswith("KeyboardInterrupt")
-        assert "Group" not in text
-        await wait_gone(int(pid))
+        await program.ends_bare([int(pid)])
 
 
 STUBBORN = """
     import os, signal, sys, handlers, trio
     from pathlib import Path
-    from trio_isolates import open_worker, open_pool, CallInterrupted
-
-    def work(fifo):
-        words = ["started"]
-        while True:
-            try:
-                if words:
-                    handlers.tell(fifo, words.pop())
-                handlers.hang()
-            except CallInterrupted:
-                handlers.tell(fifo, "not yet")
+    from trio_isolates import open_worker
 
     async def main():
         how, fifo = sys.argv[1], Path(sys.argv[2])
-        async with open_worker(work, cancel_grace=1000) as worker, trio.open_nursery() as nursery:
+        async with open_worker(handlers.hang_on, cancel_grace=1000) as worker, trio.open_nursery() as nursery:
             print("READY", flush=True)
             if how == "call":
                 await worker.call(fifo)
@@ -208,7 +192,7 @@ async def test_second_ctrl_c_skips_the_grace(how: str, tmp_path: Path, fifo: Fif
 # The forkserver.
 
 
-@pytest.mark.parametrize("handler", handlers.APPLIES, ids=["sync", "async"])
+@both_loops
 @within(30)
 async def test_the_forkserver_is_killed(handler: Callable[..., Any], fifo: Fifo) -> None:
     """Workers outlive their forkserver, can still be cancelled and killed, and new ones start."""

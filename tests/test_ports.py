@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +11,11 @@ import trio
 
 import contract
 import port_handlers as work
-from contract import Kind, each_way
+from contract import Entry, Kind, serving
 from fifo import within
 from trio_isolates import RawReceivePort, ReceivePort, SendPort, UnsendableError, open_worker
 
 kind = contract.kind
-
-Entry = Callable[..., Any]
-serving = each_way(work.serve, work.serve_async)
 
 
 def make_error(port: SendPort[Any]) -> work.PortError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,13 +12,11 @@ import trio.testing
 import contract
 import crossing_handlers as work
 import port_handlers
-from contract import Kind, each_way, those_with
+from contract import Entry, Kind, each_way, those_with
 from fifo import within
 from trio_isolates import RawReceivePort, ReceivePort, SendPort, open_isolate, open_worker
 
 kind = contract.kind
-
-Entry = Callable[..., Any]
 
 
 @pytest.mark.parametrize("_", range(4))

@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,18 +14,14 @@ import trio.testing
 
 import contract
 import port_handlers as work
-from contract import Kind, each_way, those_with
+from contract import Entry, Kind, counting, each_way, filling, serving, those_with
 from fifo import within
 from trio_isolates import Isolate, IsolateDied, RawReceivePort, ReceivePort, SendPort, open_isolate
 from trio_isolates._here import current_exchange
 
 kind = contract.kind
 
-Entry = Callable[..., Any]
-serving = each_way(work.serve, work.serve_async)
-filling = each_way(work.fill, work.fill_async)
 breaking = each_way(work.send_broken, work.send_broken_async)
-counting = each_way(work.count_up, work.count_up_async)
 
 
 def what_is_left() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,17 +11,13 @@ import trio.testing
 
 import contract
 import port_handlers as work
-from contract import Kind, each_way
+from contract import Entry, Kind, counting, each_way, filling, serving
 from fifo import within
 from trio_isolates import PortStatistics, ReceivePort, open_isolate, open_worker
 
 kind = contract.kind
 
-Entry = Callable[..., Any]
-serving = each_way(work.serve, work.serve_async)
-counting = each_way(work.count_up, work.count_up_async)
 tagging = each_way(work.tag_up, work.tag_up_async)
-filling = each_way(work.fill, work.fill_async)
 
 
 @counting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -14,15 +13,13 @@ import trio
 
 import contract
 import port_handlers as work
-from contract import Kind, each_way
+from contract import Entry, Kind, serving
 from fifo import within
 from handlers import MIB
 from trio_isolates import Capability, ReceivePort, UnsendableError
 
 kind = contract.kind
 
-Entry = Callable[..., Any]
-serving = each_way(work.serve, work.serve_async)
 
 VALUES: list[Any] = [
     None,

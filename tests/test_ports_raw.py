@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,13 +10,11 @@ import trio.testing
 
 import contract
 import raw_handlers as work
-from contract import Kind, each_way
+from contract import Entry, Kind, each_way
 from fifo import within
 from trio_isolates import RawReceivePort, ReceivePort, open_isolate, open_worker
 
 kind = contract.kind
-
-Entry = Callable[..., Any]
 
 
 @pytest.mark.usefixtures("kind")

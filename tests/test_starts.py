@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+import contract
 import handlers
-from fifo import Fifo, open_fifo, wait_gone, within
-from handlers import APPLIES, apply
+from contract import both_loops
+from fifo import Fifo, wait_gone, within
+from handlers import apply
 from trio_isolates import IsolateDied, IsolateSpawnError, RemoteError, open_pool, open_worker, run
 
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
+fifo = contract.fifo
 
 
-@pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])
+@both_loops
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, handlers.Unheard])
 @within(20)
 async def test_init_raises(handler: Callable[..., Any], error: type[BaseException]) -> None:
@@ -39,7 +37,7 @@ async def test_init_raises(handler: Callable[..., Any], error: type[BaseExceptio
     assert await run(handlers.echo, 1) == 1
 
 
-@pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])
+@both_loops
 @pytest.mark.parametrize("deed", [handlers.exit_at_once, handlers.kill_self])
 @within(20)
 async def test_init_exits(handler: Callable[..., Any], deed: Callable[[], object]) -> None:
@@ -59,7 +57,7 @@ def start_a_thread_and_fail(fifo: Path) -> None:
     raise ValueError("no luck")
 
 
-@pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])
+@both_loops
 @within(4)  # after five seconds it would be killed all the same
 async def test_init_raises_and_leaves_a_thread(handler: Callable[..., Any], fifo: Fifo) -> None:
     """A thread that a failed `init` has left running, and that is no daemon, does not keep its process."""
@@ -70,7 +68,7 @@ async def test_init_raises_and_leaves_a_thread(handler: Callable[..., Any], fifo
     await wait_gone(int(await fifo.line()))
 
 
-@pytest.mark.parametrize("handler", APPLIES, ids=["sync", "async"])
+@both_loops
 @within(20)
 async def test_init_hangs_and_is_cancelled(handler: Callable[..., Any], fifo: Fifo) -> None:
     """A start that hangs in `init` is given up when it is cancelled."""

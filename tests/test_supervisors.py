@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 import contract
+import supervised
 from contract import Kind, those_with
 from fifo import within
 from supervised import Family, listen_sync, states, until
@@ -29,17 +28,10 @@ from trio_isolates import (
 )
 from trio_isolates._child_spec import RestartType
 
-kind, fifo = contract.kind, contract.fifo
+kind, fifo, family = contract.kind, contract.fifo, supervised.family
 
 AT_ONCE = Restart(max_restarts=1000, within=1000, min_backoff=0, max_backoff=0)
 NEVER = Restart(max_restarts=0)
-
-
-@pytest.fixture
-def family(tmp_path: Path, kind: Kind) -> Iterator[Family]:
-    family = Family(tmp_path, kind)
-    yield family
-    family.close()
 
 
 # The life of a child.

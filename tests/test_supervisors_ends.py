@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 import trio
 
 import contract
-from contract import Kind
-from fifo import Fifo, wait_gone, within
-from programs import Program, running
+import supervised
+from fifo import Fifo, within
+from programs import running
 from supervised import Family, states
 from trio_isolates import (
     ChildSpec,
@@ -28,16 +27,9 @@ from trio_isolates import (
     open_supervisor,
 )
 
-kind, fifo = contract.kind, contract.fifo
+kind, fifo, family = contract.kind, contract.fifo, supervised.family
 
 NEVER = Restart(max_restarts=0)
-
-
-@pytest.fixture
-def family(tmp_path: Path, kind: Kind) -> Iterator[Family]:
-    family = Family(tmp_path, kind)
-    yield family
-    family.close()
 
 
 # How the block is left.
@@ -209,7 +201,7 @@ async def test_ctrl_c(shutdown: str, tmp_path: Path, fifo: Fifo) -> None:
             os.killpg(program.process.pid, signal.SIGINT)
         else:
             assert [await fifo.line(), await fifo.line()] == ["b stops", "a stops"]
-        await check_end(program, found)
+        await program.ends_bare(found)
 
 
 @within(30)
@@ -222,13 +214,4 @@ async def test_ctrl_c_while_one_is_stopped(tmp_path: Path, fifo: Fifo) -> None:
         os.killpg(program.process.pid, signal.SIGINT)
         assert [await fifo.line(), await fifo.line()] == ["b stops", "a stops"]
         os.killpg(program.process.pid, signal.SIGINT)
-        await check_end(program, found)
-
-
-async def check_end(program: Program, found: list[int]) -> None:
-    text = await program.rest()
-    assert program.process.returncode == -signal.SIGINT
-    assert text.rstrip().endswith("KeyboardInterrupt")
-    assert "Group" not in text
-    for pid in found:
-        await wait_gone(pid)
+        await program.ends_bare(found)

@@ -6,33 +6,20 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+import contract
 import handlers
-from fifo import Fifo, open_fifo, wait_gone, within
+from contract import AnyPool
+from fifo import Fifo, wait_gone, within
 from handlers import APPLIES, apply, apply_async
-from trio_isolates import IsolateDied, Pool, open_pool, open_worker, run
+from trio_isolates import IsolateDied, open_pool, open_worker, run
 
-AnyPool = Pool[..., Any]
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture(params=APPLIES, ids=["sync", "async"])
-async def pool(request: pytest.FixtureRequest) -> AsyncIterator[AnyPool]:
-    """A pool of one; whatever a test has done to it, it answers."""
-    async with open_pool(request.param, workers=1) as opened:
-        yield opened
-        assert await opened.call(handlers.echo, "still here") == "still here"
+fifo, pool = contract.fifo, contract.pool
 
 
 # Prints.

@@ -17,7 +17,7 @@ import trio
 import contract
 import handlers
 from contract import Gate, Kept, Kind
-from fifo import Fifo, open_fifo, within
+from fifo import Fifo, within
 from trio_isolates import (
     IsolateDied,
     IsolateSpawnError,
@@ -30,14 +30,8 @@ from trio_isolates import (
 )
 from trio_isolates import _deaths as deaths
 
-kind, gate = contract.kind, contract.gate
+kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 MIB = 1 << 20
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    with open_fifo(tmp_path) as opened:
-        yield opened
 
 
 def die(*_args: object) -> Any:
