@@ -31,6 +31,16 @@ async def say(me: bytes, fifo: Path, text: str) -> bytes:
     return me
 
 
+def tell_and_block(fifo: Path, text: str, gate: Path) -> None:
+    """Say that it has begun, and block the thread at the gate."""
+    tell(fifo, text)
+    fd = os.open(gate, os.O_RDWR)
+    try:
+        os.read(fd, 1)
+    finally:
+        os.close(fd)
+
+
 async def tear_down(me: bytes) -> None:
     del me
 

@@ -19,6 +19,7 @@ import pool_handlers as work
 from contract import Gate, Kind, those_with
 from fifo import Fifo, within
 from trio_isolates import IsolateDied, Pool, Restart, open_pool
+from trio_isolates._memory import Page
 
 kind, fifo, gate = contract.kind, contract.fifo, contract.gate
 pytestmark = pytest.mark.usefixtures("kind")
@@ -94,6 +95,83 @@ async def test_a_key_waits_for_its_isolate(fifo: Fifo, gate: Gate) -> None:
             assert pool.statistics().done == 1
             gate.let_pass()
         assert [await fifo.line() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("is_certain", [True, False])
+@within(20)
+async def test_no_call_stands_behind_a_long_one(
+    fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch, is_certain: bool
+) -> None:
+    """A call at hand goes to an isolate that has nothing to do, and runs once; also if it may have begun.
+
+    Then it goes as soon as its isolate says that it has not.
+    """
+    ask_back = Page.ask_back
+    monkeypatch.setattr(Page, "ask_back", lambda page, ident: ask_back(page, ident) or not is_certain)
+    async with open_pool(handlers.apply_async, workers=2, concurrency=1) as pool:
+        await pool.resize(2)
+        async with busy(pool, fifo, gate, 2) as nursery:
+            for number in range(2):  # one at hand for each
+                nursery.start_soon(pool.run, handlers.tell, fifo.path, f"at hand {number}")
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool.statistics().in_flight == 4
+            gate.let_pass()  # one of the two: it has its own at hand, then asks for the other's
+            first = await fifo.line()
+            while pool.statistics().done < 2:  # it has nothing to do now
+                await trio.lowlevel.checkpoint()
+            if not is_certain:
+                gate.let_pass()
+            assert {first, await fifo.line()} == {"at hand 0", "at hand 1"}
+        await pool.drain()
+        statistics = pool.statistics()
+        assert (statistics.done, statistics.failed, statistics.late_replies) == (4, 0, 0)
+
+
+@pytest.mark.parametrize("is_certain", [True, False])
+@within(20)
+async def test_a_call_that_was_asked_back_can_be_cancelled(
+    fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch, is_certain: bool
+) -> None:
+    """Cancelled while it is on its way back, a call never runs, and nothing else is stopped for it."""
+    ask_back = Page.ask_back
+    monkeypatch.setattr(Page, "ask_back", lambda page, ident: ask_back(page, ident) or not is_certain)
+    async with open_pool(handlers.apply_async, workers=1, concurrency=1) as pool:
+        async with busy(pool, fifo, gate, 1) as nursery:
+            scope = trio.CancelScope()
+
+            async def behind() -> None:
+                with scope:
+                    await pool.run(handlers.tell, fifo.path, "never")
+
+            nursery.start_soon(behind)
+            await trio.testing.wait_all_tasks_blocked()
+            (client,) = pool._crew.clients
+            call = client.ask_back(lambda _: True)
+            assert (call is not None) == is_certain
+            if call is not None:
+                pool._crew.dispatch.take_returned(call)
+            scope.cancel()
+        await pool.drain()
+        assert scope.cancelled_caught
+        await pool.run(handlers.tell, fifo.path, "after")
+        assert await fifo.line() == "after"
+        statistics = pool.statistics()
+        assert (statistics.done, statistics.cancelled, statistics.late_replies) == (2, 1, 0)
+
+
+@those_with("own process")
+@within(20)
+async def test_what_stands_behind_a_sync_function_has_not_begun(fifo: Fifo, gate: Gate) -> None:
+    """Where a sync function blocks the loop, the calls behind it go to the first isolate that is free."""
+    async with open_pool(workers=1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(pool.run, work.tell_and_block, fifo.path, "first", gate.path)
+        assert await fifo.line() == "first"
+        for text in ("second", "third"):
+            nursery.start_soon(pool.run, handlers.tell, fifo.path, text)
+            await trio.testing.wait_all_tasks_blocked()
+        await pool.resize(2)
+        assert [await fifo.line() for _ in range(2)] == ["second", "third"]
+        gate.let_pass()
 
 
 @within(20)

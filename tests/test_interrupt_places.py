@@ -372,6 +372,20 @@ def test_stopped_while_others_begin() -> None:
     assert interrupter.run(1, lambda: 1 / 0) == (CANCELLED, None)
 
 
+def test_asked_back() -> None:
+    """A call that is asked back does not begin; one that has begun goes on, and none is remembered for long."""
+    page = Page.local()
+    interrupter = Interrupter(page)
+    for ident in range(1, 1000, 2):
+        assert not page.ask_back(ident)
+        assert not interrupter.begin(ident)
+        assert interrupter.begin(ident + 1)
+        assert page.ask_back(ident + 1)
+        interrupter._drain()  # as the signal does, which may be meant for another call
+        assert interrupter.run(ident + 1, lambda: 0) == (VALUE, 0)
+    assert len(interrupter.cancelled) < 100
+
+
 def test_many_cancellations() -> None:
     """Very many cancelled calls are dropped in time that grows with their number only; none is kept."""
     page = Page.local()

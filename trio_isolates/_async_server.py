@@ -17,7 +17,7 @@ from typing import Any, Final, final
 import trio
 
 from ._direct import DirectLink
-from ._errors import CallInterrupted, UnsendableError
+from ._errors import CallInterrupted
 from ._link import Link
 from ._messages import (
     BYE,
@@ -148,7 +148,7 @@ class AsyncServer:
 
     def _answer(self, chunks: list[Chunk]) -> None:
         self._service.flush()
-        self._link.write(chunks, now=len(self._scopes) < 2)
+        self._link.write(chunks, now=len(self._scopes) < 2 and not self._queue)
 
     def _begin(self, nursery: trio.Nursery, frame: Frame) -> None:
         ident = frame[1]
@@ -159,6 +159,10 @@ class AsyncServer:
             kind, work = self._service.open(frame)
         except BaseException as exc:
             self._answer(self._service.encode(ERROR, ident, exc))
+            return
+        if kind != STREAM and not is_async(work[0]):
+            # Here and now: while it blocks the loop, none of those behind it has begun.
+            self._service.serve(ident, kind, work, self._context.copy(), self._answer)
             return
         self._scopes[ident] = scope = trio.CancelScope()
         # What `init` has set holds in each call; what another call has set does not.
@@ -180,29 +184,29 @@ class AsyncServer:
         function, args, kwargs, values, port = work
         if values or port is not None:
             self._service.prepare(kind, values, port)
-        answer: tuple[int, Any] = CANCELLED, None
+        if kind == CHUNK:
+            function = partial(self._service.run_chunk_async, function)
+        answer: int = CANCELLED
+        value: Any = None
         try:
             with scope:
                 if kind == STREAM:
                     assert port is not None
                     await self._stream(ident, function(*args, **kwargs), port)
-                    answer = VALUE, None
                 else:
-                    answer = await self._call(ident, kind, function, args, kwargs)
+                    value = await function(*args, **kwargs)
+                answer = VALUE
         except trio.Cancelled:
             raise
         except CallInterrupted:
             pass
         except BaseException as exc:
-            answer = ERROR, exc
+            answer, value = ERROR, exc
         del self._scopes[ident]
         if port is not None and kind != STREAM:
-            try:
-                self._service.finish()
-            except UnsendableError as exc:
-                answer = ERROR, exc
-        self._answer(self._service.encode(answer[0], ident, answer[1]))
-        del answer  # an error holds this frame, which must not hold the error
+            answer, value = self._service.finish(answer, value)
+        self._answer(self._service.encode(answer, ident, value))
+        del value  # an error holds this frame, which must not hold the error
         self._begin_queued(nursery)
         if not self._scopes:
             self._idle.set()
@@ -231,27 +235,6 @@ class AsyncServer:
             raise CallInterrupted if answer == CANCELLED else item
         finally:
             del item  # an error holds this frame, which must not hold the error
-
-    async def _call(
-        self,
-        ident: int,
-        kind: int,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[int, Any]:
-        if is_async(function):
-            if kind == CHUNK:
-                return VALUE, await self._service.run_chunk_async(function, *args)
-            return VALUE, await function(*args, **kwargs)
-        if kind == CHUNK:
-            function = partial(self._service.run_chunk, function)
-        answer, value = self._service.interrupter.run(ident, partial(function, *args, **kwargs))
-        # An error is not raised here: a StopIteration would come out of a coroutine as a RuntimeError.
-        try:
-            return answer, checked(function, value) if answer == VALUE else value
-        finally:
-            del value
 
     async def _call_alone(self, function: Callable[..., Any]) -> Any:
         return await function() if is_async(function) else checked(function, function())

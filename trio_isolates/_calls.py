@@ -23,7 +23,6 @@ class Calls(Generic[W]):
     def __init__(self) -> None:
         self._last = 0
         self._waiting: dict[int, W] = {}
-        self.late_replies = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -36,6 +35,10 @@ class Calls(Generic[W]):
         """The id that the next call will get."""
         return self._last + 1
 
+    def unbegun(self, mark: int) -> Iterator[tuple[int, W]]:
+        """Give the id and the waiter of each call that is behind the mark, the first first."""
+        return ((ident, waiter) for ident, waiter in self._waiting.items() if ident > mark)
+
     def add(self, waiter: W) -> int:
         """Give `waiter` the next id and keep it until its answer comes."""
         self._last = ident = self._last + 1
@@ -43,11 +46,8 @@ class Calls(Generic[W]):
         return ident
 
     def answer(self, ident: int) -> W | None:
-        """Return who waited for the answer to `ident`, once; None, counted as late, if nobody does."""
-        waiter = self._waiting.pop(ident, None)
-        if waiter is None:
-            self.late_replies += 1
-        return waiter
+        """Return who waited for the answer to `ident`, once; None if nobody does, or not any more."""
+        return self._waiting.pop(ident, None)
 
     def end(self, mark: int) -> tuple[list[W], list[W]]:
         """The isolate is gone and `mark` was the last call begun: return the begun and the unbegun.

@@ -49,6 +49,7 @@ class Call:
     key: Hashable = None
     retries: int = 0
     was_begun = False  # by an isolate that died of it, or with it
+    is_asked_back = False  # by us, for another isolate
     made = 0.0
     sent = 0.0
     line: Line[Call] | None = None
@@ -112,6 +113,7 @@ class Client:
         *,
         on_room: Callable[[Client], None],
         on_death: Callable[[Client, list[Call]], None],
+        on_return: Callable[[Call], None],
         on_error: Callable[[BaseException], None],
         on_heavy: Callable[[Client], None],
     ) -> None:
@@ -119,6 +121,7 @@ class Client:
         self._counts = counts
         self._on_room = on_room
         self._on_death = on_death
+        self._on_return = on_return
         self._on_heavy = on_heavy
         self._calls: Calls[Call] = Calls()
         self._nursery: trio.Nursery | None = None
@@ -138,6 +141,7 @@ class Client:
         self.max_memory: int | None = None  # bytes resident above which it is relieved
         self.left = trio.Event()  # it takes no more calls
         self.spent = trio.Event()  # and it has answered all
+        self._taken_back: set[int] = set()  # and not yet told that they were dropped
         self._weighed = 0.0
         self._manned_from = self._busy_from = self._last_answer = 0.0
         self._is_serial = False
@@ -177,7 +181,7 @@ class Client:
         if not self.load:
             self._busy_from = now
         self.load += 1
-        self.given += 1 if call.kind != CHUNK else len(call.payload[1][0])
+        self.given += _items(call)
 
     def open(self) -> None:
         """It is ready for calls."""
@@ -214,6 +218,10 @@ class Client:
             self._weighed = now
             if self.isolate.pid is not None and resident_bytes(self.isolate.pid) > self.max_memory:
                 self._on_heavy(self)
+        self._free()
+
+    def _free(self) -> None:
+        """One call less is here."""
         if self.is_open:
             self._on_room(self)
         elif not self.load:
@@ -226,12 +234,47 @@ class Client:
     def has_room(self) -> bool:
         return self.is_open and self.load < self.limit and not self.isolate.link.is_full
 
+    # Calls that another isolate could begin sooner.
+
+    def ask_back(self, is_free: Callable[[Call], bool]) -> Call | None:
+        """Return a call that stands behind others here, and now never begins here; None if there is none.
+
+        is_free: which may go elsewhere. One that may have begun meanwhile stays; if the isolate says
+        that it has not, it is returned by `on_return`.
+        """
+        if self.load <= (self.isolate.concurrency or 1):
+            return None
+        for ident, call in self._calls.unbegun(self.isolate.begun):
+            if call.raise_cancel is None and not (call.is_settled or call.is_asked_back) and is_free(call):
+                call.is_asked_back = True
+                if self.isolate.host.page.ask_back(ident):
+                    return None
+                self._calls.answer(ident)
+                self._taken_back.add(ident)
+                self._take_off(call)
+                return call
+        return None
+
+    def _take_off(self, call: Call) -> None:
+        self.load -= 1
+        self.given -= _items(call)
+        if call.line is None:
+            call.made = call.sent
+        call.client = None
+        call.is_asked_back = False
+
     # Answers.
 
     def _answer(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         call = self._calls.answer(ident)
         if call is None:
-            self._counts.late_replies += 1
+            self._counts.late_replies += ident not in self._taken_back
+            self._taken_back.discard(ident)
+            return
+        if kind == DROPPED and call.is_asked_back and call.raise_cancel is None:
+            self._take_off(call)
+            self._on_return(call)
+            self._free()
             return
         if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
             result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
@@ -377,6 +420,11 @@ class Client:
         if not call.is_settled and call.raise_cancel is not None:
             self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
         return call.is_settled
+
+
+def _items(call: Call) -> int:
+    """How many calls of the handler it is."""
+    return 1 if call.kind != CHUNK else len(call.payload[1][0])
 
 
 def _ctrl_c_waits() -> bool:

@@ -185,7 +185,9 @@ class Dispatcher:
             own = self._lines.get(client)
             ours, theirs = self._line.head(), own.head() if own else None
             if ours is None and theirs is None:
-                return
+                if client.load or not self._relieve_another():
+                    return
+                continue
             is_ours = theirs is None or (ours is not None and ours < theirs)
             line = self._line if own is None or is_ours else own
             call = line.first
@@ -196,6 +198,28 @@ class Dispatcher:
                     continue
                 self._own(call.key, client)
             self._start(client, line, call)
+
+    def _relieve_another(self) -> bool:
+        """Put a call in line again that stands at an isolate behind a longer one."""
+        for client in self.clients:
+            if (call := client.ask_back(_is_free)) is not None:
+                self._put_first([call])
+                return True
+        return False
+
+    def take_returned(self, call: Call) -> None:
+        """A call comes back that its isolate did not begin."""
+        if (error := self._unserved()) is not None:
+            call.fail(error)
+            return
+        self._put_first([call])
+        for client in list(self.clients):
+            self.on_room(client)
+
+    def _put_first(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.line = self._line
+        self._line.put_first(sorted(calls, key=_number))
 
     def _start(self, client: Client, line: Line[Call], call: Call) -> None:
         try:
@@ -226,9 +250,7 @@ class Dispatcher:
         waiting = list(moving)
         while line:
             waiting.append(line.pop())
-        for call in waiting:
-            call.line = self._line
-        self._line.put_first(sorted(waiting, key=_number))
+        self._put_first(waiting)
         for other in list(self.clients):
             self.on_room(other)
 
@@ -247,6 +269,11 @@ def _number(call: Call) -> int:
 
 def _stays(_: Call) -> None:
     """The way out of the line for a call that is meant for one isolate only, and never stands in it."""
+
+
+def _is_free(call: Call) -> bool:
+    """True for a call that any isolate may serve."""
+    return call.key is None and not stays(call)
 
 
 def stays(call: Call) -> bool:

@@ -18,7 +18,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, TypeVar, final
 
 from ._errors import CallInterrupted
-from ._memory import Page
+from ._memory import ASKED_BACK, Page
 from ._messages import CANCELLED, ERROR, VALUE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,7 +131,7 @@ class Interrupter:
         self.stop_async: Callable[[], Any] | None = None
 
     def begin(self, ident: int, unanswered: Container[int] = ()) -> bool:
-        """Mark the call as begun; return False if the parent has cancelled it, so that it must not run.
+        """Mark the call as begun; return False if it must not run: it was cancelled, or asked back.
 
         unanswered: the calls that were begun before and may still be stopped.
         """
@@ -144,12 +144,13 @@ class Interrupter:
             return True
         if len(cancelled) > self._most:
             for other in list(cancelled):  # a copy: the signal may add to it meanwhile
-                if other < ident and other not in unanswered:
+                if other & ~ASKED_BACK < ident and other not in unanswered:
                     cancelled.discard(other)
             self._most = 64 + 2 * len(cancelled)
-        if ident not in cancelled:
+        if ident not in cancelled and ident | ASKED_BACK not in cancelled:
             return True
         cancelled.discard(ident)
+        cancelled.discard(ident | ASKED_BACK)
         self._most = min(self._most, 64 + 2 * len(cancelled))
         return False
 

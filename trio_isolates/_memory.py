@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 RING: Final = 65_536  # cancelled ids that fit before the isolate must have looked
+ASKED_BACK: Final = 1 << 63  # beside an id: stop this call only if it has not begun
 _TIMES: Final = 4096  # calls back to which it is known when they began
 _BEGUN, _CANCELLED, _SEEN, _WRITTEN, _FIRST = 0, 1, 2, 3, 8
 _FIRST_TIME: Final = _FIRST + RING
@@ -169,15 +170,26 @@ class Page:
         False is certain: the call has not begun, and never will. True may also mean that there
         was no room to tell: ask again.
         """
+        return self._push(ident) or self._words[_BEGUN] >= ident
+
+    def ask_back(self, ident: int) -> bool:
+        """Tell the isolate not to begin the call, nor to stop it if it has; return as `cancel` does.
+
+        After True it may still be dropped.
+        """
+        return self._push(ident | ASKED_BACK) or self._words[_BEGUN] >= ident
+
+    def _push(self, entry: int) -> bool:
+        """Have the isolate see an entry before it begins another call; return True if there was no room."""
         words = self._words
         if self._pushed - words[_SEEN] >= RING:
             return True
-        words[_FIRST + self._pushed % RING] = ident
+        words[_FIRST + self._pushed % RING] = entry
         self._pushed += 1
         self._fence()
         words[_CANCELLED] = self._pushed
         self._fence()
-        return words[_BEGUN] >= ident
+        return False
 
     def stderr_tail(self) -> str:
         """Return the end of what the isolate wrote to stderr, at most 64 KiB."""

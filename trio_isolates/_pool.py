@@ -337,7 +337,7 @@ class Pool(Generic[P, T_co]):
     async def resize(self, workers: int) -> None:
         """Have so many isolates from now on.
 
-        Returns when the new ones have started, or those that are given up are gone. Those with the
+        Returns when all have started, and those that are given up are gone. Those with the
         least to do are given up: they take no more calls, finish those that they have, tear down and
         end. A new one that fails to start is a failure as any other. Cancelled: the change goes on.
         """

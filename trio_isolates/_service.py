@@ -11,6 +11,7 @@ import inspect
 import operator
 import reprlib
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -240,10 +241,34 @@ class Service:
         if port is not None and kind != STREAM:
             reporter.set(Reporter(port))
 
-    def finish(self) -> None:
-        """Send what the call has still to say before its answer, in its context."""
-        if (current := reporter.get()) is not None:
-            current.finish()
+    def serve(
+        self, ident: int, kind: int, work: Work, context: Context, send: Callable[[list[Chunk]], None]
+    ) -> None:
+        """Call a sync function, which can be interrupted, and send the answer.
+
+        Its values are let go after that: to free a large tree takes long.
+        """
+        function, args, kwargs, values, port = work
+        if values or port is not None:
+            context.run(self.prepare, kind, values, port)
+        if kind == CHUNK:
+            function = partial(self.run_chunk, function)
+        answer, value = self.interrupter.run(ident, partial(context.run, function, *args, **kwargs))
+        if answer == VALUE and inspect.iscoroutine(value):
+            answer, value = ERROR, not_async(function, value)
+        if port is not None and kind != STREAM:
+            answer, value = context.run(self.finish, answer, value)
+        send(self.encode(answer, ident, value))
+        del value  # an error holds this frame, which must not hold the error
+
+    def finish(self, answer: int, value: Any) -> tuple[int, Any]:
+        """Send what the call has still to say before its answer, in its context; return the answer."""
+        try:
+            if (current := reporter.get()) is not None:
+                current.finish()
+        except UnsendableError as exc:
+            return ERROR, exc
+        return answer, value
 
     def encode(self, kind: int, ident: int, value: object = None) -> list[Chunk]:
         """Return the frames that answer a call, definitions first; a value that cannot travel is an error."""

@@ -177,6 +177,7 @@ class Crew:
             self.counts,
             on_room=self.dispatch.on_room,
             on_death=self._on_death,
+            on_return=self.dispatch.take_returned,
             on_error=self.end_body,
             on_heavy=self._recycle,
         )
@@ -275,9 +276,8 @@ class Crew:
         if self._is_pool:
             concurrency = client.isolate.concurrency
             if concurrency is not None:
-                at_hand = (
-                    _AT_HAND if self._least == self.size else 0
-                )  # one that waits has another one started
+                # In a pool that grows on demand, none: a call that waits has another isolate started.
+                at_hand = _AT_HAND if self._least == self.size else 0
                 client.limit = min(client.limit, concurrency + at_hand)
         client.open()
         self.dispatch.add(client)
@@ -387,15 +387,16 @@ class Crew:
         post.scope.cancel()
 
     async def resize(self, size: int) -> None:
-        """Have so many posts; return when the new ones have started, or those given up are gone."""
+        """Have so many posts; return when all have started, and those given up are gone."""
         self.check_usable()
         self.size = self._least = size
         self._lost = 0
-        new = [self._add_post() for _ in range(size - len(self._posts))]
+        for _ in range(size - len(self._posts)):
+            self._add_post()
         old = sorted(self._posts.values(), key=_load)[: max(0, len(self._posts) - size)]
         for post in old:
             self._drop(post)
-        for post in new:
+        for post in list(self._posts.values()):
             await post.settled.wait()
         for post in old:
             await post.gone.wait()

@@ -7,7 +7,6 @@ lives, nor who calls.
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, Final, final
 
 import trio
 
-from ._errors import CallInterrupted, UnsendableError
+from ._errors import CallInterrupted
 from ._interrupt import interruptible
 from ._link import BlockingLink
 from ._messages import (
@@ -32,12 +31,12 @@ from ._messages import (
     MESSAGE,
     PING,
     PONG,
+    RUN,
     STREAM,
-    VALUE,
     Chunk,
     Frame,
 )
-from ._service import Service, checked, is_async, not_async
+from ._service import Service, checked, is_async
 from ._wire import encode
 
 
@@ -161,7 +160,7 @@ class SyncServer:
         self._link.write(chunks)
 
     def _serve_call(self, frame: Frame) -> None:
-        """Answer one call. Its values are let go after the answer is out: to free a large tree takes long."""
+        """Answer one call."""
         service, ident = self._service, frame[1]
         if not self._window.begin(ident):
             self._answer(encode(DROPPED, ident))
@@ -171,25 +170,12 @@ class SyncServer:
         except BaseException as exc:
             self._answer(service.encode(ERROR, ident, exc))
             return
-        context = self._context.copy()
-        if values or port is not None:
-            context.run(service.prepare, kind, values, port)
         if kind == STREAM:
             function = partial(service.run_stream, function, port)
         elif kind != CALL and is_async(function):
-            function = partial(self._call_async, kind, function)
-        elif kind == CHUNK:
-            function = partial(service.run_chunk, function)
-        answer, value = self._window.run(ident, partial(context.run, function, *args, **kwargs))
-        if answer == VALUE and inspect.iscoroutine(value):
-            answer, value = ERROR, not_async(function, value)
-        if port is not None and kind != STREAM:
-            try:
-                context.run(service.finish)
-            except UnsendableError as exc:
-                answer, value = ERROR, exc
-        self._answer(service.encode(answer, ident, value))
-        del value  # an error holds this frame, which must not hold the error
+            kind, function = RUN, partial(self._call_async, kind, function)
+        work = function, args, kwargs, values, port
+        service.serve(ident, kind, work, self._context.copy(), self._answer)
 
     def _call_alone(self, function: Callable[..., Any]) -> Any:
         """Run a function that nobody can interrupt; an async one under a Trio of its own."""
