@@ -107,6 +107,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     token = current_engine.set(made.engine)
     yield made
     current_engine.reset(token)
+    port_handlers.forget_all()
 
 
 @pytest.fixture

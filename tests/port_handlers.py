@@ -121,6 +121,11 @@ def mine() -> list[Any]:
     return _kept.setdefault(current_isolate().pid, [])
 
 
+def forget_all() -> None:
+    """Let go of what inline isolates have kept; a process takes it along."""
+    _kept.clear()
+
+
 def keep(value: Any) -> None:
     mine().append(value)
 

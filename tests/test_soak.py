@@ -267,7 +267,7 @@ def expect_nothing(result: object) -> None:
     raise AssertionError(f"this call could not end in {result!r:.200}")
 
 
-SECONDS = float(os.environ.get("TRIO_ISOLATES_SOAK_SECONDS", "30"))
+SECONDS = float(os.environ.get("TRIO_ISOLATES_SOAK_SECONDS", "20"))
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ import pytest
 import trio
 
 import contract
-import supervised
+import supervising
 from contract import Kind, those_with
 from fifo import within
-from supervised import Family, listen_sync, states, until
+from supervised import listen_sync
+from supervising import Family, states, until
 from trio_isolates import (
     ChildSpec,
     ChildStatistics,
@@ -28,7 +29,7 @@ from trio_isolates import (
 )
 from trio_isolates._child_spec import RestartType
 
-kind, fifo, family = contract.kind, contract.fifo, supervised.family
+kind, fifo, family = contract.kind, contract.fifo, supervising.family
 
 AT_ONCE = Restart(max_restarts=1000, within=1000, min_backoff=0, max_backoff=0)
 NEVER = Restart(max_restarts=0)

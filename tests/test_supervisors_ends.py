@@ -11,10 +11,10 @@ import pytest
 import trio
 
 import contract
-import supervised
+import supervising
 from fifo import Fifo, within
 from programs import running
-from supervised import Family, states
+from supervising import Family, states
 from trio_isolates import (
     ChildSpec,
     ChildStatistics,
@@ -27,7 +27,7 @@ from trio_isolates import (
     open_supervisor,
 )
 
-kind, fifo, family = contract.kind, contract.fifo, supervised.family
+kind, fifo, family = contract.kind, contract.fifo, supervising.family
 
 NEVER = Restart(max_restarts=0)
 
