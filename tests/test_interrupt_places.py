@@ -373,7 +373,7 @@ def test_stopped_while_others_begin() -> None:
 
 
 def test_asked_back() -> None:
-    """A call that is asked back does not begin; one that has begun goes on, and none is remembered for long."""
+    """A call that is asked back does not begin; one that has begun goes on; none is remembered for long."""
     page = Page.local()
     interrupter = Interrupter(page)
     for ident in range(1, 1000, 2):
