@@ -33,6 +33,8 @@ _IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
 _AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
 _BETWEEN_WEIGHINGS: Final = 0.05  # seconds
 _MANY: Final = 1000  # durations that are sorted together, once the isolate is idle
+_AT_HAND: Final = 0.001  # seconds that the calls take which an isolate of a pool holds besides those it runs
+_MOST_AT_HAND: Final = 32
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
@@ -145,6 +147,8 @@ class Client:
         self._weighed = 0.0
         self._manned_from = self._busy_from = self._last_answer = 0.0
         self._is_serial = False
+        self._room: int | None = None  # for calls that it runs side by side, if it holds others at hand
+        self._usual = _AT_HAND  # seconds that a call takes
         self.limit = options.max_in_flight
         self.is_open = False
         self.is_ours = False  # we end it ourselves; its death is nobody's fault
@@ -189,6 +193,19 @@ class Client:
         self._is_serial = self.isolate.concurrency == 1
         self._manned_from = perf_counter()
 
+    def hold(self, *, at_hand: bool) -> None:
+        """Take only so many calls as it can run at once; at_hand: and the next, lest it wait for them."""
+        room = self.isolate.concurrency
+        if room is not None:
+            self.limit = min(self.limit, room + at_hand)
+            self._room = room if at_hand else None
+
+    def _learn(self, room: int, seconds: float) -> None:
+        """Hold as many at hand as take about a millisecond: one at least."""
+        self._usual += (seconds - self._usual) / 16
+        at_hand = room * _AT_HAND / self._usual
+        self.limit = min(room + max(1, min(_MOST_AT_HAND, int(at_hand))), self._options.max_in_flight)
+
     def retire(self) -> None:
         """Take no more calls. `spent` is set when those that were taken are answered."""
         self.is_open = False
@@ -209,6 +226,8 @@ class Client:
             start = self._last_answer
         self._last_answer = now
         counts.runs.add(now - start)
+        if self._room is not None:
+            self._learn(self._room, now - start)
         self.load -= 1
         if not self.load:
             counts.busy += now - self._busy_from

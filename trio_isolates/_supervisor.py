@@ -28,7 +28,6 @@ from ._here import check_in_trio
 from ._options import Options
 from ._restart import Restart, RestartWindow
 
-_AT_HAND: Final = 1  # calls that an isolate of a pool holds besides those it can run
 _IDLE_TICKS: Final = 10  # seconds without a call after which a post above the least is given up
 
 
@@ -273,13 +272,10 @@ class Crew:
         self._opened.set()
         post.settled.set()
         self._was_manned = True
-        if self._is_pool:
-            concurrency = client.isolate.concurrency
-            if concurrency is not None:
-                # In a pool that grows on demand, none: a call that waits has another isolate started.
-                at_hand = _AT_HAND if self._least == self.size else 0
-                client.limit = min(client.limit, concurrency + at_hand)
         client.open()
+        if self._is_pool:
+            # In a pool that grows on demand, a call that waits has another isolate started.
+            client.hold(at_hand=self._least == self.size)
         self.dispatch.add(client)
 
     def _on_death(self, client: Client, unbegun: list[Call]) -> None:
