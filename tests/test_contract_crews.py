@@ -70,7 +70,7 @@ async def test_one_of_the_first_round_fails_for_good(tmp_path: Path) -> None:
     """Without restarts, a pool serves with those that have started, and tells the failure at its end."""
     with pytest.raises(IsolateSpawnError, match="code 1"):
         async with open_pool(work.add, workers=2, init=FailFirst(tmp_path / "marker"), restart=None) as pool:
-            while len(pool._crew._posts) == 2:  # until its failure is known
+            while len(pool._crew.posts._posts) == 2:  # until its failure is known
                 await trio.lowlevel.checkpoint()
             assert await pool.map(range(10)) == list(range(10, 20))
             assert pool.statistics().workers == 1

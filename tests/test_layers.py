@@ -15,12 +15,13 @@ LAYERS = """
     _wire _identities _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
     _memory _link                                              bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
-    _here _capability _ports _progress _current             ports, on both sides
+    _functions _here _capability _ports _progress _current     ports, on both sides
     _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
     _engine                                                    starting one
     _options _isolate                                          the parent's handle of one
-    _queue _histogram _resident _client _dispatch _supervisor _statistics   calls, and who serves them
-    _stream _open_isolate _open_worker _actor _run _map _pool   the doors
+    _queue _histogram _resident _call _client _dispatch        calls, and who serves them
+    _posts _supervisor _statistics                             who is alive
+    _stream _open_isolate _open_worker _actor _run _map _pool _open_pool   the doors
     _child_spec _siblings _tree _open_supervisor               isolates that live again
     __init__ testing _pytest_plugin                            what is built on them
     _selection _documents _screen _demo _cli __main__          the command line

@@ -124,9 +124,9 @@ async def test_as_many_workers_as_cpus() -> None:
     """A pool that is not told how many has one isolate for each CPU that they may use."""
     cpus = [min(os.sched_getaffinity(0))]
     async with open_pool(look, cpu_affinity=cpus) as pool:
-        assert pool._crew.size == 1
+        assert pool._crew.posts.size == 1
     async with open_pool(look, cpu_affinity=cpus, workers=2) as pool:
-        assert pool._crew.size == 2
+        assert pool._crew.posts.size == 2
 
 
 @within(20)

@@ -17,12 +17,12 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _exceptions _calls _restart                                        no I/O
 #   _memory _link                                                      bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
-#   _here _capability _ports _progress _current                        ports, on both sides
+#   _functions _here _capability _ports _progress _current             ports, on both sides
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
 #   _engine _options _isolate                                          starting one, and its life
-#   _queue _histogram _resident _client _dispatch                      calls, and who serves them
-#   _supervisor _statistics                                            who is alive
-#   _stream _open_isolate _open_worker _actor _run _map _pool         the doors
+#   _queue _histogram _resident _call _client _dispatch                calls, and who serves them
+#   _posts _supervisor _statistics                                     who is alive
+#   _stream _open_isolate _open_worker _actor _run _map _pool _open_pool    the doors
 #   _child_spec _siblings _tree _open_supervisor                        isolates that live again
 
 import sys
@@ -46,9 +46,10 @@ from ._errors import (
 )
 from ._histogram import Durations
 from ._open_isolate import Isolate, IsolateStatistics, open_isolate, run_isolate
+from ._open_pool import open_pool
 from ._open_supervisor import open_supervisor
 from ._open_worker import Worker, open_worker
-from ._pool import Pool, open_pool
+from ._pool import Pool
 from ._ports import PortStatistics, RawReceivePort, ReceivePort, SendPort
 from ._progress import report_progress
 from ._restart import Restart

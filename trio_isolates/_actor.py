@@ -29,10 +29,11 @@ import trio
 
 from ._engine import Engine
 from ._errors import UnsendableError
+from ._functions import is_generator
 from ._open_worker import Worker, open_worker
 from ._options import GcPolicy, OnCancel
 from ._restart import Restart
-from ._service import Methods, is_generator, needs_trio
+from ._service import Methods, needs_trio
 
 P = ParamSpec("P")
 S = TypeVar("S")

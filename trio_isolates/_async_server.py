@@ -18,6 +18,7 @@ import trio
 
 from ._direct import DirectLink
 from ._errors import CallInterrupted
+from ._functions import is_async
 from ._link import Link
 from ._messages import (
     BYE,
@@ -41,7 +42,7 @@ from ._messages import (
 )
 from ._pace import pay_debts, rest
 from ._ports import SendPort
-from ._service import Service, Work, checked, is_async
+from ._service import Service, Work, checked
 from ._wire import encode
 
 _END: Final = object()

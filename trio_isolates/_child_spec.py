@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias, TypeVarTuple, final, get_args, overl
 from attrs import field, frozen
 from attrs.validators import ge, in_, instance_of, optional
 
+from ._functions import is_generator
 from ._options import check_callable
 from ._restart import Restart
-from ._service import is_generator
 
 Ts = TypeVarTuple("Ts")
 

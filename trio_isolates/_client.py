@@ -6,7 +6,6 @@ does not choose the isolate, nor replace it when it dies; that is `_supervisor`'
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from time import perf_counter
@@ -14,94 +13,24 @@ from typing import Any, Final, NoReturn, final
 
 import outcome
 import trio
-from attrs import define, field
 
+from ._call import Call, Counts, items, rename
 from ._calls import Calls
-from ._errors import IsolateDied, IsolateError, ProtocolError, RemoteError, UnsendableError
+from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
-from ._histogram import Histogram
 from ._isolate import Isolate
-from ._messages import CALL, CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, EXTENDED, RUN, STREAM, VALUE, Chunk
+from ._messages import CANCEL, CANCELLED, DROPPED, ERROR, VALUE, Chunk
 from ._options import Options
-from ._queue import Line
 from ._resident import resident_bytes
 from ._service import Methods, describe_call
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
-_IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
-_AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
 _BETWEEN_WEIGHINGS: Final = 0.05  # seconds
 _MANY: Final = 1000  # durations that are sorted together, once the isolate is idle
 _AT_HAND: Final = 0.001  # seconds that the calls take which an isolate of a pool holds besides those it runs
 _MOST_AT_HAND: Final = 32
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
-
-
-@final
-class Call:
-    """One caller that waits for its answer: first in line for a place, then at an isolate.
-
-    leave_line: what to do if it is cancelled while it is at no isolate. priority, number: as in line.
-    retries: how often it may still be repeated when its isolate dies. made, sent: when, in seconds.
-    """
-
-    # What most calls never have is not set for each of them: they are many.
-    priority: float = 0
-    key: Hashable = None
-    retries: int = 0
-    was_begun = False  # by an isolate that died of it, or with it
-    is_asked_back = False  # by us, for another isolate
-    made = 0.0
-    sent = 0.0
-    line: Line[Call] | None = None
-    client: Client | None = None
-    ident = 0
-    raise_cancel: Callable[[], Any] | None = None
-    ctrl_c = False
-    settled: trio.Event | None = None
-    is_settled = False
-
-    def __init__(self, kind: int, payload: Any, number: int, leave_line: Callable[[Call], None]) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.kind = kind
-        self.payload = payload
-        self.number = number
-        self.leave_line = leave_line
-
-    def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
-        if self.client is None:
-            self.is_settled = True
-            self.leave_line(self)
-            return trio.lowlevel.Abort.SUCCEEDED
-        self.raise_cancel = raise_cancel
-        return self.client.abort(self)
-
-    def fail(self, error: BaseException) -> None:
-        """Settle it with an error, outside of any isolate."""
-        self.is_settled = True
-        if self.was_begun and isinstance(error, IsolateDied):
-            error.maybe_executed = True
-        trio.lowlevel.reschedule(self.task, outcome.Error(error))
-
-
-@define(eq=False)
-class Counts:
-    """What became of the calls, over all the isolates of a crew.
-
-    busy, manned: seconds in which isolates had a call, and were there for one. waits, runs: how long
-    calls stood in line, and ran.
-    """
-
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    late_replies: int = 0
-    retried: int = 0
-    busy: float = 0.0
-    manned: float = 0.0
-    waits: Histogram = field(factory=Histogram)
-    runs: Histogram = field(factory=Histogram)
 
 
 @final
@@ -173,7 +102,7 @@ class Client:
             ident = self._calls.next_ident
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:
-            _rename(exc, call.kind, call.payload, isinstance(self._options.spec.handler, Methods))
+            rename(exc, call.kind, call.payload, isinstance(self._options.spec.handler, Methods))
             raise
         call.client = self
         call.ident = self._calls.add(call)
@@ -185,7 +114,7 @@ class Client:
         if not self.load:
             self._busy_from = now
         self.load += 1
-        self.given += _items(call)
+        self.given += items(call)
 
     def open(self) -> None:
         """It is ready for calls."""
@@ -276,7 +205,7 @@ class Client:
 
     def _take_off(self, call: Call) -> None:
         self.load -= 1
-        self.given -= _items(call)
+        self.given -= items(call)
         if call.line is None:
             call.made = call.sent
         call.client = None
@@ -441,11 +370,6 @@ class Client:
         return call.is_settled
 
 
-def _items(call: Call) -> int:
-    """How many calls of the handler it is."""
-    return 1 if call.kind != CHUNK else len(call.payload[1][0])
-
-
 def _ctrl_c_waits() -> bool:
     """True if Trio holds a Ctrl-C back: its main task is waiting for the very thing that is being stopped."""
     context: Any = trio._core._run.GLOBAL_RUN_CONTEXT  # pyright: ignore[reportPrivateUsage]
@@ -459,22 +383,3 @@ def _raise(error: BaseException) -> NoReturn:
 
 def _raise_closed() -> None:
     raise trio.ClosedResourceError("it was closed while the call was running")
-
-
-def _rename(error: UnsendableError, kind: int, payload: Any, is_actor: bool) -> None:
-    """Put the path into the caller's words: what it passed as fn and args, or items."""
-    if kind == EXTENDED:
-        kind, payload = payload[:2]
-        for ours, theirs in (("args[1]", "args"), ("args[2]", "kwargs"), ("args[3]", "context")):
-            if error.path.startswith(ours):
-                error.rename(ours, theirs)
-                break
-    if is_actor and kind in (CALL, STREAM) and (found := _AFTER_NAME.match(error.path)):
-        error.rename(found[0], f"args[{int(found[1]) - 1}]")
-    elif kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
-        error.rename(found[0], f"items[{payload[1][1] + int(found[1])}]")
-    elif kind in (RUN, CHUNK) and not error.path.startswith(("kwargs", "context")):
-        for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):
-            if error.path.startswith(ours):
-                error.rename(ours, theirs)
-                break

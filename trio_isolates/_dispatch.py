@@ -15,7 +15,8 @@ from typing import Any, Final, final
 
 import trio
 
-from ._client import Call, Client, Counts
+from ._call import Call, Counts
+from ._client import Client
 from ._messages import EXTENDED
 from ._options import Options
 from ._ports import SendPort
@@ -29,8 +30,7 @@ class Dispatcher:
     """The calls of a crew, on their way to its isolates.
 
     check: raises unless calls can be made now, and here. unserved: makes the error for a call that
-    nobody will serve any more; None: somebody will. on_wait: is told when a call has to wait. on_worn:
-    when an isolate has had its share of calls.
+    nobody will serve any more; None: somebody will.
     """
 
     def __init__(
@@ -38,17 +38,14 @@ class Dispatcher:
         options: Options,
         check: Callable[[bool], None],
         unserved: Callable[[], BaseException | None],
-        *,
-        on_wait: Callable[[], None],
-        on_worn: Callable[[Client], None],
     ) -> None:
         self.options = options
         self.counts = Counts()
         self.clients: list[Client] = []  # open ones
         self._check = check
         self._unserved = unserved
-        self._on_wait = on_wait
-        self._on_worn = on_worn
+        self.on_wait: Callable[[], None] = _nothing  # is told when a call has to wait
+        self.on_worn: Callable[[Client], None] = _nothing  # when an isolate has had its share of calls
         self._line: Line[Call] = Line()
         self._lines: dict[Client, Line[Call]] = {}  # calls that only this one may serve, by their key
         self._owners: dict[Hashable, Client] = {}  # by key
@@ -100,7 +97,7 @@ class Dispatcher:
         else:
             call.made = perf_counter()
             self._enqueue(call)
-            self._on_wait()
+            self.on_wait()
         self._active += 1
         try:
             return await trio.lowlevel.wait_task_rescheduled(call.abort)
@@ -125,7 +122,7 @@ class Dispatcher:
     def _give(self, client: Client, call: Call) -> None:
         client.start(call)
         if client.most is not None and client.given >= client.most:
-            self._on_worn(client)
+            self.on_worn(client)
 
     def _context_values(self) -> tuple[tuple[int, Any], ...]:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
@@ -231,7 +228,7 @@ class Dispatcher:
         if not call.is_settled:
             line.pop()
         if client.most is not None and client.given >= client.most:
-            self._on_worn(client)
+            self.on_worn(client)
 
     # Who is there.
 
@@ -261,6 +258,10 @@ class Dispatcher:
                 error = self._unserved()
                 assert error is not None
                 line.pop().fail(error)
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _number(call: Call) -> int:

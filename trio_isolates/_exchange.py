@@ -35,16 +35,12 @@ from ._messages import (
     WAITING,
     Chunk,
 )
-from ._peers import ENVELOPE, Neighbour, Path, Peer, Window
+from ._peers import ENVELOPE, Neighbour, Path, Peer, Window, nowhere
 from ._pickling import Codec
 from ._wire import encode
 
 _STEP: Final = 4
 _ACQUAINTED: Final = 32  # frames relayed from one child to another before they get a link of their own
-
-
-def _nowhere(_chunks: list[Chunk], _now: bool) -> None:
-    pass
 
 
 @final
@@ -212,7 +208,7 @@ class Exchange:
 
     def expect_parent(self, codec: Codec) -> None:
         """Know the parent before anything is said to it: the first message may have send ports in it."""
-        self.connect(Neighbour(self.parent_path, codec, _nowhere, self.fail), is_parent=True)
+        self.connect(Neighbour(self.parent_path, codec, nowhere, self.fail), is_parent=True)
 
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
@@ -253,7 +249,8 @@ class Exchange:
 
     def finish(self) -> bool:
         """Send what was said over direct links, read nothing more; return True if all is on its way."""
-        return sum(not neighbour.finish() for neighbour in self._direct.values()) == 0
+        are_done = [neighbour.finish() for neighbour in self._direct.values()]
+        return all(are_done)
 
     def _lose(self, path: Path) -> None:
         for other in [other for other in self._direct if other.startswith(path)]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 
 import trio
 
@@ -12,6 +14,7 @@ from ._exchange import Exchange
 exchange_of_tasks: ContextVar[Exchange | None] = ContextVar("exchange_of_tasks", default=None)
 _of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_exchange")
 _of_process: list[Exchange] = []
+_RunFinishedError = trio.RunFinishedError  # which is looked for when the interpreter has emptied trio, too
 
 
 def check_in_trio() -> None:
@@ -27,18 +30,18 @@ def set_process_exchange(exchange: Exchange) -> None:
     _of_process[:] = [exchange]
 
 
+def run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:
+    """Have a Trio run call it once, unless that run is over."""
+    try:
+        token.run_sync_soon(function, idempotent=True)
+    except _RunFinishedError:
+        pass
+
+
 def adopt_exchange(exchange: Exchange) -> None:
     """Make it the exchange of this Trio run."""
     _of_run.set(exchange)
-    token = trio.lowlevel.current_trio_token()
-
-    def wake() -> None:
-        try:
-            token.run_sync_soon(exchange.sweep, idempotent=True)
-        except trio.RunFinishedError:
-            pass
-
-    exchange.wake = wake
+    exchange.wake = partial(run_soon, trio.lowlevel.current_trio_token(), exchange.sweep)
 
 
 def current_exchange() -> Exchange:

@@ -91,7 +91,7 @@ class Inbox:
 
     def deliver(self, peer: Peer, item: object) -> bool:
         """A message has come. Return True if there are enough others before it."""
-        account = self._accounts.get(peer) or self.account(peer)
+        account = self.account(peer)
         if self.receiver is not None and not self._owner.is_paused and not self._buffer:
             receiver, self.receiver = self.receiver, None
             self._took(account)

@@ -47,7 +47,7 @@ from ._messages import (
 )
 from ._options import GcPolicy
 from ._pace import pay_debts, rest
-from ._peers import Neighbour
+from ._peers import Neighbour, nowhere
 from ._pickling import Codec
 from ._wire import encode, encode_definitions
 
@@ -187,7 +187,7 @@ class Isolate:
         if self._link is not None:
             self._link.close()
         self._exchange.disconnect(self._neighbour)
-        self._neighbour.write = _nowhere
+        self._neighbour.write = nowhere
         self._on_answer, self._on_death, self._on_room = _unanswered, _nothing, _nothing
         self.codec.close()
 
@@ -389,10 +389,6 @@ class Isolate:
 
 
 def _nothing() -> None:
-    pass
-
-
-def _nowhere(_chunks: list[Chunk], _now: bool) -> None:
     pass
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal, final
 import outcome
 import trio
 
+from ._functions import is_async
 from ._messages import CALL, CHUNK, RUN
-from ._service import is_async
 from ._supervisor import Crew, only
 
 _CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
@@ -52,7 +52,7 @@ class Map:
         self._next = 0
         self._chunksize = chunksize
         self._size = 1
-        self._senders = max(2, 2 * crew.size)
+        self._senders = max(2, 2 * crew.posts.size)
         self._error: Exception | None = None
 
     async def run(self) -> list[Any]:
@@ -85,7 +85,7 @@ class Map:
             self._learn(last - first, time.perf_counter() - started)
 
     def _take_size(self) -> int:
-        most = self._crew.most_calls or len(self._items)
+        most = self._crew.posts.most_calls or len(self._items)
         if isinstance(self._chunksize, int):
             return min(self._chunksize, most)
         left = len(self._items) - self._next

@@ -22,11 +22,11 @@ from attrs import evolve, frozen
 from ._capability import Capability
 from ._engine import Engine
 from ._errors import IsolateDied
+from ._functions import is_generator
 from ._messages import CALL, PAUSE, RESUME
 from ._options import ProcessOptions, make_changes, make_options
 from ._pickling import Codec
 from ._ports import SendPort
-from ._service import is_generator
 from ._supervisor import Crew, only, open_crew
 
 T = TypeVar("T")

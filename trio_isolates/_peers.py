@@ -28,6 +28,10 @@ ENVELOPE: Final = struct.Struct("<BQHH")  # kind and ident of the frame, lengths
 _NOTHING: Final[Pickled] = ([b""], [], [])
 
 
+def nowhere(_chunks: list[Chunk], _now: bool) -> None:
+    """The way to a neighbour that is not there."""
+
+
 class Sender(Protocol):
     """One who waits for a place in a window."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 # pyright: reportPrivateUsage=false
 # (ports show users nothing of what they are made of, but know it of each other)
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
@@ -17,12 +16,12 @@ import trio
 from attrs import define, frozen
 
 from ._exchange import Exchange
+from ._functions import is_async
 from ._here import current_exchange
 from ._inbox import Inbox
 from ._interrupt import interruptible
 from ._peers import Path, Window
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -340,7 +339,7 @@ class RawReceivePort:
     def handler(self, handler: Callable[[Any], object] | None) -> None:
         if handler is not None and not callable(handler):
             raise TypeError(f"the handler must be callable, not {handler!r}")
-        if any(map(inspect.iscoroutinefunction, (handler, getattr(type(handler), "__call__", None)))):  # noqa: B004
+        if is_async(handler):
             raise TypeError(f"the handler must be a sync function, not {handler!r}: nobody would await it")
         if self._port is None:
             raise trio.ClosedResourceError("this port was turned into a ReceivePort")

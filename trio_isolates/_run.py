@@ -10,10 +10,10 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 import trio
 
 from ._engine import Engine
+from ._functions import is_async
 from ._here import check_in_trio
 from ._messages import CALL
 from ._options import GcPolicy, OnCancel, ProcessOptions, make_options
-from ._service import is_async
 from ._supervisor import Crew, open_crew
 
 T = TypeVar("T")

@@ -21,6 +21,7 @@ from ._entry import AsyncEntry, BlockingEntry
 from ._errors import UnsendableError
 from ._exceptions import dump_error
 from ._exchange import Exchange
+from ._functions import is_async, is_async_generator, is_generator
 from ._interrupt import Interrupter, interruptible
 from ._messages import (
     BYE,
@@ -56,26 +57,11 @@ Work: TypeAlias = tuple[
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
 
-def _is_a(kind: Callable[[object], bool], function: object) -> bool:
-    """True for functions of the kind, objects whose `__call__` is one, and partials of either."""
-    while isinstance(function, partial):
-        function = function.func
-    return kind(function) or kind(getattr(type(function), "__call__", None))  # noqa: B004
-
-
-is_async = partial(_is_a, inspect.iscoroutinefunction)
-
-
-def is_generator(function: object) -> bool:
-    """True for generator functions, sync and async."""
-    return _is_a(inspect.isgeneratorfunction, function) or _is_a(inspect.isasyncgenfunction, function)
-
-
 def needs_trio(function: object) -> bool:
     """True for async functions and async generator functions, and for methods of which any is one."""
     if isinstance(function, Methods):
         return function.needs_trio
-    return is_async(function) or _is_a(inspect.isasyncgenfunction, function)
+    return is_async(function) or is_async_generator(function)
 
 
 @final

@@ -64,8 +64,8 @@ def count(crew: Crew) -> dict[str, int]:
         "done": counts.done,
         "failed": counts.failed,
         "cancelled": counts.cancelled,
-        "replaced": crew.replaced,
-        "restarted": crew.restarted,
+        "replaced": crew.posts.replaced,
+        "restarted": crew.posts.restarted,
         "late_replies": counts.late_replies,
     }
 
@@ -78,7 +78,7 @@ def pool_statistics(crew: Crew) -> PoolStatistics:
     return PoolStatistics(
         workers=len(crew.clients),
         retried=counts.retried,
-        recycled=crew.recycled,
+        recycled=crew.posts.recycled,
         busy=busy / manned if manned else 0.0,
         wait_time=counts.waits.durations(),
         run_time=counts.runs.durations(),

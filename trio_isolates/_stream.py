@@ -14,10 +14,10 @@ from typing import Any, Final, TypeAlias, final
 import outcome
 import trio
 
+from ._functions import is_async
 from ._messages import STREAM
 from ._ports import ReceivePort
 from ._progress import WINDOW as PROGRESS_WINDOW
-from ._service import is_async
 from ._supervisor import Crew, only
 
 Progress: TypeAlias = Callable[[Any], object] | None

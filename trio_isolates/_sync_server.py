@@ -17,6 +17,8 @@ from typing import Any, Final, final
 import trio
 
 from ._errors import CallInterrupted
+from ._functions import is_async
+from ._here import run_soon
 from ._interrupt import interruptible
 from ._link import BlockingLink
 from ._messages import (
@@ -36,16 +38,8 @@ from ._messages import (
     Chunk,
     Frame,
 )
-from ._service import Service, checked, is_async
+from ._service import Service, checked
 from ._wire import encode
-
-
-def _run_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Any]) -> None:
-    try:
-        token.run_sync_soon(function, idempotent=True)
-    except trio.RunFinishedError:
-        pass
-
 
 _LOOKS: Final = 4  # reads of the link in which a poll takes what there is
 
@@ -188,7 +182,7 @@ class SyncServer:
         async def main() -> Any:
             token = trio.lowlevel.current_trio_token()
             with trio.CancelScope() as scope:
-                window.stop_async = partial(_run_soon, token, scope.cancel)
+                window.stop_async = partial(run_soon, token, scope.cancel)
                 if window.active in window.cancelled:
                     scope.cancel()
                 if kind == CHUNK:

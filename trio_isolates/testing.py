@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import count
@@ -28,7 +27,7 @@ from ._engine import Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
 from ._exceptions import dump_error
 from ._exchange import Exchange
-from ._here import exchange_of_tasks
+from ._here import exchange_of_tasks, run_soon
 from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import Link
@@ -223,7 +222,7 @@ class _InlineHost:
         exchange = Exchange(path, name=self.name, pid=self.pid, identities=identities)
         exchange.expect_parent(codec)
         exchange_of_tasks.set(exchange)
-        exchange.wake = partial(_sweep_soon, exchange, trio.lowlevel.current_trio_token())
+        exchange.wake = partial(run_soon, trio.lowlevel.current_trio_token(), exchange.sweep)
         exchange.exit = partial(self._exit, link)
         try:
             spec: Spec = codec.loads(frame[2], frame[3])
@@ -346,11 +345,6 @@ class _FailingService(Service):
 
 def _raise(exc: BaseException, *_args: object, **_kwargs: object) -> object:
     raise exc
-
-
-def _sweep_soon(exchange: Exchange, token: trio.lowlevel.TrioToken) -> None:
-    with suppress(trio.RunFinishedError):
-        token.run_sync_soon(exchange.sweep, idempotent=True)
 
 
 async def _read_spec(link: Link, codec: Codec) -> tuple[bytes, Frame] | None:

@@ -1,0 +1,118 @@
+"""A caller that waits for its answer, and what became of all of them.
+
+This module knows what a call carries with it. It sends nothing, and chooses no isolate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from typing import Any, Final, Protocol, final
+
+import outcome
+import trio
+from attrs import define, field
+
+from ._errors import IsolateDied, UnsendableError
+from ._histogram import Histogram
+from ._messages import CALL, CHUNK, EXTENDED, RUN, STREAM
+from ._queue import Line
+
+_IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
+_AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
+
+
+class Holder(Protocol):
+    """Where a call is, once it was sent."""
+
+    def abort(self, call: Call, /) -> trio.lowlevel.Abort: ...
+
+
+@final
+class Call:
+    """One caller that waits for its answer: first in line for a place, then at an isolate.
+
+    leave_line: what to do if it is cancelled while it is at no isolate. priority, number: as in line.
+    retries: how often it may still be repeated when its isolate dies. made, sent: when, in seconds.
+    """
+
+    # What most calls never have is not set for each of them: they are many.
+    priority: float = 0
+    key: Hashable = None
+    retries: int = 0
+    was_begun = False  # by an isolate that died of it, or with it
+    is_asked_back = False  # by us, for another isolate
+    made = 0.0
+    sent = 0.0
+    line: Line[Call] | None = None
+    client: Holder | None = None
+    ident = 0
+    raise_cancel: Callable[[], Any] | None = None
+    ctrl_c = False
+    settled: trio.Event | None = None
+    is_settled = False
+
+    def __init__(self, kind: int, payload: Any, number: int, leave_line: Callable[[Call], None]) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.kind = kind
+        self.payload = payload
+        self.number = number
+        self.leave_line = leave_line
+
+    def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+        if self.client is None:
+            self.is_settled = True
+            self.leave_line(self)
+            return trio.lowlevel.Abort.SUCCEEDED
+        self.raise_cancel = raise_cancel
+        return self.client.abort(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle it with an error, outside of any isolate."""
+        self.is_settled = True
+        if self.was_begun and isinstance(error, IsolateDied):
+            error.maybe_executed = True
+        trio.lowlevel.reschedule(self.task, outcome.Error(error))
+
+
+@define(eq=False)
+class Counts:
+    """What became of the calls, over all the isolates of a crew.
+
+    busy, manned: seconds in which isolates had a call, and were there for one. waits, runs: how long
+    calls stood in line, and ran.
+    """
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    late_replies: int = 0
+    retried: int = 0
+    busy: float = 0.0
+    manned: float = 0.0
+    waits: Histogram = field(factory=Histogram)
+    runs: Histogram = field(factory=Histogram)
+
+
+def items(call: Call) -> int:
+    """How many calls of the handler it is."""
+    return 1 if call.kind != CHUNK else len(call.payload[1][0])
+
+
+def rename(error: UnsendableError, kind: int, payload: Any, is_actor: bool) -> None:
+    """Put the path into the caller's words: what it passed as fn and args, or items."""
+    if kind == EXTENDED:
+        kind, payload = payload[:2]
+        for ours, theirs in (("args[1]", "args"), ("args[2]", "kwargs"), ("args[3]", "context")):
+            if error.path.startswith(ours):
+                error.rename(ours, theirs)
+                break
+    if is_actor and kind in (CALL, STREAM) and (found := _AFTER_NAME.match(error.path)):
+        error.rename(found[0], f"args[{int(found[1]) - 1}]")
+    elif kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
+        error.rename(found[0], f"items[{payload[1][1] + int(found[1])}]")
+    elif kind in (RUN, CHUNK) and not error.path.startswith(("kwargs", "context")):
+        for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):
+            if error.path.startswith(ours):
+                error.rename(ours, theirs)
+                break
