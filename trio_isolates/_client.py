@@ -19,7 +19,7 @@ from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
 from ._isolate import Isolate
-from ._messages import CANCEL, CANCELLED, DROPPED, ERROR, VALUE, Chunk
+from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Chunk
 from ._options import Options
 from ._resident import resident_bytes
 from ._service import Methods, describe_call
@@ -27,7 +27,7 @@ from ._service import Methods, describe_call
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
 _BETWEEN_WEIGHINGS: Final = 0.05  # seconds
-_MANY: Final = 1000  # durations that are sorted together, once the isolate is idle
+_MANY: Final = 4096  # durations that are sorted together
 _AT_HAND: Final = 0.001  # seconds that the calls take which an isolate of a pool holds besides those it runs
 _MOST_AT_HAND: Final = 32
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
@@ -107,14 +107,17 @@ class Client:
         call.client = self
         call.ident = self._calls.add(call)
         call.sent = now = perf_counter()
+        waits = self._counts.waits
         if call.line is None:
-            self._counts.waits.add_zero()
+            waits.zeros += 1
         else:
-            self._counts.waits.add(now - call.made)
+            waits.new.append(now - call.made)
+            if len(waits.new) >= _MANY:
+                waits.sort()
         if not self.load:
             self._busy_from = now
         self.load += 1
-        self.given += items(call)
+        self.given += 1 if call.kind != CHUNK else items(call)
 
     def open(self) -> None:
         """It is ready for calls."""
@@ -154,14 +157,15 @@ class Client:
         if self._is_serial and self._last_answer > start:  # it stood behind another one there
             start = self._last_answer
         self._last_answer = now
-        counts.runs.add(now - start)
+        runs = counts.runs
+        runs.new.append(now - start)
+        if len(runs.new) >= _MANY:
+            runs.sort()
         if self._room is not None:
             self._learn(self._room, now - start)
         self.load -= 1
         if not self.load:
             counts.busy += now - self._busy_from
-            counts.runs.sort(_MANY)
-            counts.waits.sort(_MANY)
         if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
             self._weighed = now
             if self.isolate.pid is not None and resident_bytes(self.isolate.pid) > self.max_memory:

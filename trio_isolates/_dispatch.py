@@ -29,20 +29,23 @@ _UNSET: Final = object()
 class Dispatcher:
     """The calls of a crew, on their way to its isolates.
 
-    check: raises unless calls can be made now, and here. unserved: makes the error for a call that
+    check: raises unless calls can be made now, and here. check_part: unless those can that are part of
+    work that was begun before. unserved: makes the error for a call that
     nobody will serve any more; None: somebody will.
     """
 
     def __init__(
         self,
         options: Options,
-        check: Callable[[bool], None],
+        check: Callable[[], None],
+        check_part: Callable[[], None],
         unserved: Callable[[], BaseException | None],
     ) -> None:
         self.options = options
         self.counts = Counts()
         self.clients: list[Client] = []  # open ones
         self._check = check
+        self._check_part = check_part
         self._unserved = unserved
         self.on_wait: Callable[[], None] = _nothing  # is told when a call has to wait
         self.on_worn: Callable[[Client], None] = _nothing  # when an isolate has had its share of calls
@@ -79,7 +82,10 @@ class Dispatcher:
         nothing new is taken.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check(is_part)
+        if is_part:
+            self._check_part()
+        else:
+            self._check()
         if kwargs or port is not None or self.options.spec.context:
             kind, payload = EXTENDED, (kind, payload, kwargs or {}, self._context_values(), port)
         call = Call(kind, payload, next(self._numbers), self._leave_line)
@@ -91,7 +97,9 @@ class Dispatcher:
             call.key = key
         client = self._find_place(key)
         if client is not None:
-            self._give(client, call)
+            client.start(call)
+            if client.most is not None and client.given >= client.most:
+                self.on_worn(client)
         elif (error := self._unserved()) is not None:
             raise error
         else:
@@ -112,17 +120,12 @@ class Dispatcher:
         if not client.is_open:  # it has died since it was chosen, and would never answer
             raise client.isolate.died(maybe_executed=False)
         call = Call(kind, payload, next(self._numbers), _stays)
-        self._give(client, call)
+        client.start(call)
         self._active += 1
         try:
             return await trio.lowlevel.wait_task_rescheduled(call.abort)
         finally:
             self.end_work()
-
-    def _give(self, client: Client, call: Call) -> None:
-        client.start(call)
-        if client.most is not None and client.given >= client.most:
-            self.on_worn(client)
 
     def _context_values(self) -> tuple[tuple[int, Any], ...]:
         values = ((index, var.get(_UNSET)) for index, var in enumerate(self.options.spec.context))
@@ -152,7 +155,7 @@ class Dispatcher:
         """Return an isolate that may take a call with this key now; None if there is none, or a line."""
         if key is not None and (owner := self._owners.get(key)) is not None:
             return owner if owner.has_room and not (self._line or self._lines.get(owner)) else None
-        if self._line:
+        if self._line.length:
             return None
         best: Client | None = None
         for client in self.clients:
@@ -178,6 +181,8 @@ class Dispatcher:
 
     def on_room(self, client: Client) -> None:
         """Send from the lines here and now: in the order in which the calls are to go."""
+        if client.load and not (self._line.length or self._lines):
+            return  # the common case by far
         while client.has_room:
             own = self._lines.get(client)
             ours, theirs = self._line.head(), own.head() if own else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from typing import Final, final
 
 from attrs import frozen
@@ -38,42 +39,44 @@ class Durations:
 
 @final
 class Histogram:
-    """Seconds in, `Durations` out. To add is cheap; they are sorted into buckets later, many at once."""
+    """Seconds in, `Durations` out.
 
-    __slots__ = ("_buckets", "_max", "_new", "_zeros", "add")
+    new: append to it how long something took; somebody must call `sort` before it becomes too long.
+    zeros: add one for what took no time at all.
+    """
+
+    __slots__ = ("_buckets", "_max", "new", "zeros")
 
     def __init__(self) -> None:
         self._buckets = array("Q", bytes(8 * _BUCKETS))
-        self._zeros = 0
+        self.zeros = 0
         self._max = 0.0
-        self._new: list[float] = []
-        self.add = self._new.append
-        """Take note of so many seconds. Somebody must call `sort` now and then."""
+        self.new: list[float] = []
 
-    def add_zero(self) -> None:
-        self._zeros += 1
-
-    def sort(self, least: int = 1) -> None:
-        """Sort what has been added into its buckets, if it is at least so much."""
-        new = self._new
-        if len(new) < least:
-            return
-        buckets, log, last = self._buckets, math.log, _BUCKETS - 1
-        for seconds in new:
-            index = int(log(seconds / _LEAST) / _LOG) if seconds > _LEAST else 0
-            buckets[min(last, index)] += 1
-        new.append(self._max)
-        self._max = max(new)
-        new.clear()
+    def sort(self) -> None:
+        """Put what is new into its buckets: as many at once as lie in one, since most are alike."""
+        new = sorted(self.new)
+        self.new.clear()
+        first = 0
+        while first < len(new):
+            seconds = new[first]
+            index = int(math.log(seconds / _LEAST) / _LOG) if seconds > _LEAST else 0
+            behind = bisect_left(new, _LEAST * _GROWTH ** (index + 1), first + 1)
+            if index >= _BUCKETS - 1:
+                index, behind = _BUCKETS - 1, len(new)
+            self._buckets[index] += behind - first
+            first = behind
+        if new:
+            self._max = max(self._max, new[-1])
 
     def durations(self) -> Durations:
         self.sort()
-        count = self._zeros + sum(self._buckets)
+        count = self.zeros + sum(self._buckets)
         if not count:
             return Durations()
         ranks = [math.ceil(count * part) for part in (0.5, 0.9, 0.99)]
         found: list[float] = []
-        passed = self._zeros
+        passed = self.zeros
         for index, more in enumerate(self._buckets, -1):
             while len(found) < len(ranks) and passed >= ranks[len(found)]:
                 found.append(0.0 if index < 0 else min(_LEAST * _GROWTH ** (index + 0.5), self._max))

@@ -38,10 +38,10 @@ class Line(Generic[W]):
     def __init__(self) -> None:
         self._queues: dict[float, deque[W]] = {}
         self._order: list[float] = []  # the priorities that have a queue, negated: the first goes first
-        self._length = 0
+        self.length = 0
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def _queue(self, priority: float) -> deque[W]:
         queue = self._queues.get(priority)
@@ -53,13 +53,13 @@ class Line(Generic[W]):
     def append(self, waiting: W) -> None:
         """Put one who comes now behind all others of its priority."""
         self._queue(waiting.priority).append(waiting)
-        self._length += 1
+        self.length += 1
 
     def put_first(self, waiting: Sequence[W]) -> None:
         """Put those who had a place and lost it before all others of their priority, in their order."""
         for one in reversed(waiting):
             self._queue(one.priority).appendleft(one)
-        self._length += len(waiting)
+        self.length += len(waiting)
 
     def _first(self) -> deque[W] | None:
         """Return the queue whose first one is next, and still waits; None if there is none."""
@@ -89,12 +89,12 @@ class Line(Generic[W]):
         """Take the next one out of the line. There must be one."""
         queue = self._first()
         assert queue is not None
-        self._length -= 1
+        self.length -= 1
         return queue.popleft()
 
     def forget(self) -> None:
         """One of the line has been settled; sweep it when most of it has."""
-        self._length -= 1
-        if sum(map(len, self._queues.values())) > 2 * self._length + 64:
+        self.length -= 1
+        if sum(map(len, self._queues.values())) > 2 * self.length + 64:
             for priority, queue in self._queues.items():
                 self._queues[priority] = deque(waiting for waiting in queue if not waiting.is_settled)

@@ -52,7 +52,7 @@ class Crew:
         self.is_closed = False
         self.is_ending = False
         self.failure: IsolateError | None = None  # why nothing will be served any more
-        self.dispatch = Dispatcher(options, self._check_call, self._find_unserved)
+        self.dispatch = Dispatcher(options, self.check_usable, self._check_part, self._find_unserved)
         self.call = self.dispatch.call
         self.posts = Posts(
             options,
@@ -86,10 +86,8 @@ class Crew:
     def counts(self) -> Counts:
         return self.dispatch.counts
 
-    def _check_call(self, is_part: bool) -> None:
-        if not is_part:
-            self.check_usable()
-        elif self._is_over():
+    def _check_part(self) -> None:
+        if self._is_over():
             raise self._unserved()
 
     def check_usable(self) -> None:
