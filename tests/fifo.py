@@ -24,6 +24,9 @@ class Fifo:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._rest = b""
 
+    def fileno(self) -> int:
+        return self._fd
+
     async def line(self) -> str:
         """Wait for the next line."""
         while b"\n" not in self._rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import trio.testing
 import contract
 import contract_handlers as work
 import handlers
+import pool_handlers
 from contract import Gate, Kept, Kind, both_loops, cancel_when_begun, those_with, wait_until_noticed
 from fifo import Fifo, within
 from handlers import apply, apply_async
@@ -78,6 +80,34 @@ async def test_what_comes_instead_of_cancelled(fifo: Fifo) -> None:
         assert failed.error.__context__ is None  # Cancelled is not shipped
         found = worker.statistics()
         assert (found.done, found.failed, found.cancelled) == (1, 1, 0)
+
+
+@those_with("own process")
+@within(20)
+async def test_cancelled_too_late(kind: Kind, fifo: Fifo, gate: Gate) -> None:
+    """A call whose answer is on its way is not killed for: that would hit the one behind it."""
+    ends: list[object] = []
+    async with (
+        open_worker(pool_handlers.tell_and_block, on_cancel="kill") as worker,
+        trio.open_nursery() as nursery,
+    ):
+        scope = trio.CancelScope()
+
+        async def first() -> None:
+            with scope:
+                ends.append(await worker.call(fifo.path, "first", gate.path))
+
+        nursery.start_soon(first)
+        assert await fifo.line() == "first"
+        nursery.start_soon(worker.call, fifo.path, "second", gate.path)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.let_pass()
+        select.select([fifo], [], [], 10)  # without Trio: nobody reads the answer
+        scope.cancel()
+        assert await fifo.line() == "second"
+        gate.let_pass()
+    assert ends == [None]
+    assert (worker.statistics().done, worker.statistics().replaced) == (2, 0)
 
 
 @pytest.mark.usefixtures("kind")

@@ -296,7 +296,9 @@ class Client:
                 self.isolate.send(CANCEL, call.ident, [b""])
             with trio.move_on_after(grace):
                 await self._interrupt_until(call, call.settled)
-        if not call.settled.is_set():
+        if self._is_serial and self.isolate.begun > call.ident:
+            await call.settled.wait()  # its answer is on the way: a kill would hit the call behind it
+        elif not call.settled.is_set():
             self.is_ours = True
             self.isolate.kill()
 
