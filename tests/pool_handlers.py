@@ -31,12 +31,13 @@ async def say(me: bytes, fifo: Path, text: str) -> bytes:
     return me
 
 
-def tell_and_block(fifo: Path, text: str, gate: Path) -> None:
-    """Say that it has begun, and block the thread at the gate."""
+def tell_and_block(fifo: Path, text: str, gate: Path) -> str:
+    """Say that it has begun, block the thread at the gate, and say it again."""
     tell(fifo, text)
     fd = os.open(gate, os.O_RDWR)
     try:
         os.read(fd, 1)
+        return text
     finally:
         os.close(fd)
 
