@@ -121,9 +121,9 @@ def exit_with_code() -> NoReturn:
 
 
 def exit_in_a_thread() -> NoReturn:
-    """The process ends while this call is at work."""
+    """The process ends while this call is at work, which does not end before, lest it hit the next one."""
     threading.Thread(target=exit_with_code).start()
-    spin()
+    refuse_to_stop()
 
 
 DEATHS = (handlers.kill_self, handlers.crash, exit_with_code, exit_in_a_thread)

@@ -13,10 +13,11 @@ import trio
 import trio.testing
 
 import contract
+import handlers
 import isolate_handlers as work
 import port_handlers
 from contract import Entry, Gate, Kind, counting, each_way, serving, those_with
-from fifo import wait_gone, within
+from fifo import Fifo, wait_gone, within
 from trio_isolates import (
     IsolateDied,
     ReceivePort,
@@ -31,6 +32,17 @@ waiting = each_way(port_handlers.wait_for_ever, port_handlers.wait_for_ever_asyn
 
 
 # Ping.
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_called_when_the_block_is_entered(fifo: Fifo) -> None:
+    """In the block the entry has been called, so that a ping comes after that, and a close lets it begin."""
+    for _ in range(20):
+        async with open_isolate(handlers.tell_and_wait, fifo.path) as isolate:
+            await isolate.ping()
+            await isolate.aclose()
+        assert await fifo.line()
 
 
 @serving
