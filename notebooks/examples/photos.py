@@ -65,7 +65,7 @@ def make_photo(job: tuple[Path, int]) -> None:
     """Runs in a worker: a landscape of hills in the evening, the same in each run, with a camera's noise."""
     path, seed = job
     rng = np.random.default_rng(seed)
-    width, height = 1600, 1200
+    width, height = 1200, 900
     down = np.linspace(0, 1, height)[:, None]
     across = np.linspace(0, 1, width)[None, :]
     high, low = rng.uniform(20, 120, 3), rng.uniform(150, 250, 3)
