@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import trio
-from stage import bar, count, extra, options, start
 
+from stage import bar, count, extra, options, start
 from trio_isolates import open_pool
 
 with extra():
@@ -42,7 +42,8 @@ def spectrum(piece: Samples) -> Pixels:
     shape = np.hanning(WINDOW).astype(np.float32)
     power = np.abs(np.fft.rfft(windows * shape)[:, : WINDOW // 2]) * 2 / shape.sum()
     decibels = 20 * np.log10(np.maximum(power, 1e-9))
-    return (np.clip(1 - decibels / FLOOR, 0, 1) * 255).astype(np.uint8).T[::-1]
+    columns: Pixels = (np.clip(1 - decibels / FLOOR, 0, 1) * 255).astype(np.uint8).T[::-1]
+    return columns
 
 
 def pieces(sound: Samples) -> Iterator[Samples]:
@@ -59,9 +60,9 @@ def make_chirps(seconds: int, rate: int = 16_000) -> Samples:
     rising = 0.5 * np.sin(2 * np.pi * (300 * time + (3000 / seconds) * time**2))
     waving = 0.2 * np.sin(2 * np.pi * 4500 * time + 900 * np.sin(2 * np.pi * 0.4 * time))
     hiss = np.random.default_rng(1).normal(0, 0.002, len(time))
-    sound = rising + waving + hiss
+    sound: Samples = (rising + waving + hiss).astype(np.float32)
     sound[::rate] += 0.3
-    return sound.astype(np.float32)
+    return sound
 
 
 def read_sound(path: Path) -> tuple[Samples, int]:
@@ -70,7 +71,8 @@ def read_sound(path: Path) -> tuple[Samples, int]:
         if file.getsampwidth() != 2:
             raise SystemExit(f"{path}: has {8 * file.getsampwidth()} bits a sample; only 16 are read here")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples.reshape(-1, file.getnchannels()).mean(1, dtype=np.float32) / 32768, file.getframerate()
+        mono = samples.reshape(-1, file.getnchannels()).mean(1) / 32768
+        return mono.astype(np.float32), file.getframerate()
 
 
 def draw(columns: Pixels, rate: int, path: Path) -> None:
@@ -96,8 +98,9 @@ def draw(columns: Pixels, rate: int, path: Path) -> None:
 
 
 async def run(arguments: Namespace) -> None:
-    # The libraries under numpy would start as many threads as there are CPUs in each of the workers.
-    async with open_pool(spectrum, workers=arguments.workers, threads=1) as pool:
+    # threads=1: else each worker may start as many threads for numpy as there are CPUs. And numpy works
+    # in C, where nothing is interrupted: with on_cancel="kill", a Ctrl-C does not wait for it.
+    async with open_pool(spectrum, workers=arguments.workers, threads=1, on_cancel="kill") as pool:
         if arguments.sound is None:
             print(f"making {arguments.seconds} seconds of chirps", flush=True)
             sound, rate = await pool.run(make_chirps, arguments.seconds), 16_000
@@ -115,7 +118,7 @@ async def run(arguments: Namespace) -> None:
                     advance()
         whole = np.hstack(done)
         await pool.run(partial(draw, whole, rate), arguments.picture)
-    loudest = (WINDOW // 2 - 1 - whole.mean(1).argmax()) * rate / WINDOW
+    loudest = (WINDOW // 2 - 1 - int(np.argmax(whole.mean(1)))) * rate / WINDOW
     print(f"{len(sound) / rate:.1f} s in {len(parts)} pieces, {whole.shape[1]:,} columns")
     print(f"loudest around {loudest:,.0f} Hz; see {arguments.picture}")
 

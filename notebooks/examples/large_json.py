@@ -23,8 +23,8 @@ from typing import Any
 
 import attrs
 import trio
-from stage import bar, count, heartbeat, megabytes, options, start
 
+from stage import bar, count, heartbeat, megabytes, options, start
 from trio_isolates import open_pool
 
 

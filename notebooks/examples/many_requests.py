@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import attrs
 import trio
-from stage import bar, count, extra, options, quantile, start
 
+from stage import bar, count, extra, options, quantile, start
 from trio_isolates import ReceivePort, SendPort, open_isolate, open_pool
 
 with extra():
@@ -118,9 +118,7 @@ async def run(arguments: Namespace) -> None:
         ahead = 2 * arguments.concurrency * len(pool.pids)  # so that each worker has enough to wait for
         started = time.perf_counter()
         with bar("fetching", len(urls)) as advance:
-            async with pool.open_map(
-                urls, ordered=False, return_errors=True, max_pending=ahead
-            ) as results:
+            async with pool.open_map(urls, ordered=False, return_errors=True, max_pending=ahead) as results:
                 async for result in results:
                     advance()
                     try:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import attrs
 import trio
-from stage import bar, count, extra, megabytes, options, start
 
+from stage import bar, count, extra, megabytes, options, start
 from trio_isolates import open_pool
 
 with extra():
@@ -50,9 +50,7 @@ def compress(photo: Path, *, folder: Path, side: int, quality: int) -> Pair:
     after.save(target, quality=quality)
     with Image.open(target) as file:
         piece = ImageOps.fit(file.convert("RGB"), before.size)
-    return Pair(
-        photo.name, photo.stat().st_size, target.stat().st_size, middle_of(before), middle_of(piece)
-    )
+    return Pair(photo.name, photo.stat().st_size, target.stat().st_size, middle_of(before), middle_of(piece))
 
 
 def middle_of(image: Image.Image) -> Image.Image:
@@ -101,9 +99,9 @@ def draw_sheet(pairs: Sequence[Pair], path: Path) -> None:
 
 async def run(arguments: Namespace, folder: Path) -> None:
     target: Path = arguments.to or folder
-    target.mkdir(parents=True, exist_ok=True)
     handler = partial(compress, folder=target, side=arguments.side, quality=arguments.quality)
-    async with open_pool(handler, workers=arguments.workers) as pool:
+    # Pillow and numpy work in C, where nothing is interrupted: who presses Ctrl-C need not wait for them.
+    async with open_pool(handler, workers=arguments.workers, on_cancel="kill") as pool:
         photos: list[Path] = arguments.photo
         if not photos:
             print(f"making {arguments.photos} photos", flush=True)
@@ -131,7 +129,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to keep the compressed photos")
     parser.add_argument("--sheet", type=Path, default=Path("photos.png"), help="the sheet (photos.png)")
     with tempfile.TemporaryDirectory() as folder:
-        trio.run(run, parser.parse_args(argv), Path(folder))
+        arguments = parser.parse_args(argv)
+        if arguments.to is not None:
+            arguments.to.mkdir(parents=True, exist_ok=True)
+        trio.run(run, arguments, Path(folder))
 
 
 if __name__ == "__main__":

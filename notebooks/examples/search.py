@@ -22,8 +22,8 @@ from pathlib import Path
 
 import attrs
 import trio
-from stage import bar, count, options, start
 
+from stage import bar, count, options, start
 from trio_isolates import open_pool, open_worker
 
 

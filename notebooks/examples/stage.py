@@ -26,7 +26,7 @@ def extra() -> Iterator[None]:
 
 with extra():
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
