@@ -118,9 +118,10 @@ def test_large_json(tmp_path: Path) -> None:
     (tmp_path / "three.json").write_text("[" + "0," * 2000 + "0]")
     lines = run("large_json", tmp_path, "one.json", "two.json", "three.json", "none.json")
     assert lines[0].startswith("in the main loop: ")
-    assert lines[1].split() == ["one.json", "0", "kB", "object", "with", "a,", "c,", "d", "8", "values,", "4", "levels"]
+    shown = [re.sub(" +", " ", line) for line in lines]
+    assert shown[1] == "one.json 0 kB object with a, c, d 8 values, 4 levels"
     assert lines[2].split()[:2] == ["two.json", "JSONDecodeError:"]
-    assert lines[3].split() == ["three.json", "4", "kB", "array", "of", "2,001", "2,002", "values,", "2", "levels"]
+    assert shown[3] == "three.json 4 kB array of 2,001 2,002 values, 2 levels"
     assert lines[4].split()[:2] == ["none.json", "FileNotFoundError:"]
     assert re.fullmatch(
         r"in a pool of 2: \d+\.\d+ s, longest pause of the main loop \d+\.\d ms, in \d+ heartbeats", lines[5]
