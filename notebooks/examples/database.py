@@ -100,7 +100,8 @@ def is_locked(path: Path) -> bool:
 
 
 async def example(arguments: Namespace, path: Path) -> None:
-    async with open_worker(ask, state=partial(connect, path), on_cancel="kill") as database:
+    opened, closed = partial(connect, path), sqlite3.Connection.close
+    async with open_worker(ask, state=opened, teardown=closed, on_cancel="kill") as database:
         print(f"{arguments.rows:,} sales in {path}", flush=True)
         await timed(database, "making them", MAKE.format(rows=arguments.rows))
         totals, steps = await timed(database, "totals", TOTALS)

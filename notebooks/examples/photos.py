@@ -117,7 +117,7 @@ async def run(arguments: Namespace, folder: Path) -> None:
                     advance()
         await pool.run(draw_sheet, pairs, arguments.sheet)
     before, after = sum(pair.before for pair in pairs), sum(pair.after for pair in pairs)
-    print(f"{len(pairs)} photos: {megabytes(before)} -> {megabytes(after)}; see {arguments.sheet}")
+    print(f"all {len(pairs)}: {megabytes(before)} -> {megabytes(after)}; see {arguments.sheet}")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--glob", default="*.py", metavar="NAMES", help="which files (*.py)")
     parser.add_argument("--most", type=count, default=10, metavar="N", help="hits that are enough (10)")
     parser.add_argument("--people", type=count, default=200_000, metavar="N", help="how long a list (200000)")
-    parser.add_argument("--name", type=pattern, default="^ann.* ivanova$", metavar="PATTERN")
+    parser.add_argument("--name", type=pattern, default="^an.*(ova|er)$", metavar="PATTERN")
     parser.add_argument("--before", type=count, default=1990, metavar="YEAR", help="born before (1990)")
     trio.run(run, parser.parse_args(argv))
 
