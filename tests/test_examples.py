@@ -97,6 +97,22 @@ def test_ctrl_c(name: str, tmp_path: Path) -> None:
     assert (complaints, program.returncode) == ("interrupted\n", 130)
 
 
+def test_nobody_reads() -> None:
+    """When its reader has seen enough (`| head`), it ends, without complaint."""
+    with subprocess.Popen(
+        command(FOLDER / "search.py", "^", "--most", 10**9, "--people", 1000),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.readline()
+        program.stdout.close()
+        assert program.stderr.read() == ""
+        assert program.wait(timeout=30) == 0
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """Without the packages that the examples need, one line says what to install."""
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('none', name='numpy')")

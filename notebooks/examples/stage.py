@@ -6,6 +6,7 @@ It knows nothing of isolates: what is worth copying is in the examples themselve
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -106,8 +107,11 @@ def start(main: Callable[[Sequence[str]], None]) -> None:
     interrupted = False
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except* KeyboardInterrupt:  # Trio has it in a group when it arrives inside a nursery
         interrupted = True
+    except* BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     if interrupted:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
