@@ -141,7 +141,7 @@ def test_large_json(tmp_path: Path) -> None:
     assert shown[3] == "three.json 4 kB array of 2,001 2,002 values, 2 levels"
     assert lines[4].split()[:2] == ["none.json", "FileNotFoundError:"]
     assert re.fullmatch(
-        r"in a pool of 2: \d+\.\d+ s, longest pause of the main loop \d+\.\d ms, in \d+ heartbeats", lines[5]
+        r"in the pool: \d+\.\d+ s, longest pause of the main loop \d+\.\d ms, in \d+ heartbeats", lines[5]
     )
     assert len(lines) == 6
 

@@ -112,7 +112,7 @@ async def run(arguments: Namespace, folder: Path) -> None:
                         except (OSError, ValueError) as error:
                             print(f"{path.name:16} {type(error).__name__}: {error}")
                         advance()
-        print(f"in a pool of {len(pool.pids)}: {time.perf_counter() - started:.2f} s, {heart}")
+        print(f"in the pool: {time.perf_counter() - started:.2f} s, {heart}")
 
 
 def show(path: Path, found: Summary) -> None:

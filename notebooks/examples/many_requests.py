@@ -115,7 +115,9 @@ async def run(arguments: Namespace) -> None:
     ):
         base = f"http://127.0.0.1:{await home.receive()}"
         urls = [base + PATHS[number % len(PATHS)] for number in range(arguments.requests)]
-        ahead = 2 * arguments.concurrency * len(pool.pids)  # so that each worker has enough to wait for
+        # By itself open_map has four calls for each isolate under way, enough for those that compute.
+        # These wait, so it takes more to keep them busy.
+        ahead = 1000
         started = time.perf_counter()
         with bar("fetching", len(urls)) as advance:
             async with pool.open_map(urls, ordered=False, return_errors=True, max_pending=ahead) as results:

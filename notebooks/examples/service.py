@@ -140,10 +140,12 @@ async def visit(name: str, parse: Parse, arguments: Namespace) -> None:
     """Open the service, have it visited, and say how it was."""
     latencies: list[float] = []
 
-    async def watch() -> None:
+    async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with prober.open_stream(port) as answers:
             async for seconds in answers:
-                latencies.append(seconds * 1000)  # noqa: PERF401, kept when this is cancelled
+                if not latencies:
+                    task_status.started()
+                latencies.append(seconds * 1000)
 
     async with (
         open_worker(upload) as uploader,
@@ -151,7 +153,7 @@ async def visit(name: str, parse: Parse, arguments: Namespace) -> None:
         trio.open_nursery() as nursery,
     ):
         port = await listen(nursery, parse)
-        nursery.start_soon(watch)
+        await nursery.start(watch)
         with bar(f"uploading, parsed {name}", arguments.uploads) as advance:
             for _ in range(arguments.uploads):
                 text, seconds = await uploader.call(port, arguments.megabytes)
