@@ -26,13 +26,14 @@ NAMES = "large_json", "photos", "audio", "search", "database", "many_requests", 
 
 
 def command(script: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-W", "error", str(script), *map(str, arguments)]
+    workers = [] if script.stem == "database" else ["--workers", "2"]
+    return [sys.executable, "-W", "error", str(script), *workers, *map(str, arguments)]
 
 
 def run(name: str, folder: Path, *arguments: object) -> list[str]:
     """Run an example in a folder; return the lines that it prints. Its bar is quiet, as nobody sees it."""
     done = subprocess.run(
-        command(FOLDER / f"{name}.py", "--workers", 2, *arguments),
+        command(FOLDER / f"{name}.py", *arguments),
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -56,7 +57,7 @@ def test_help(name: str) -> None:
         check=False,
     )
     assert (done.stderr, done.returncode) == ("", 0)
-    assert f"\n    python {name}.py --" in done.stdout and "--workers N" in done.stdout
+    assert f"\n    python {name}.py --" in done.stdout
 
 
 # Far too much to be done soon; each is interrupted after the first line that it prints.
@@ -83,7 +84,7 @@ def test_ctrl_c(name: str, tmp_path: Path) -> None:
     env = environment()
     env["PYTHONPATH"] = f"{FOLDER}:{env['PYTHONPATH']}"
     with subprocess.Popen(
-        command(unguarded, "--workers", 2, *LARGE[name]),
+        command(unguarded, *LARGE[name]),
         cwd=tmp_path,
         env=env,
         stdout=subprocess.PIPE,
@@ -309,7 +310,7 @@ def test_service(tmp_path: Path) -> None:
 def test_service_for_others(tmp_path: Path) -> None:
     """It answers whoever asks, also what is no JSON and who breaks off, until Ctrl-C."""
     with subprocess.Popen(
-        command(FOLDER / "service.py", "--port", 0, "--workers", 1),
+        command(FOLDER / "service.py", "--port", 0),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

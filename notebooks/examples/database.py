@@ -118,7 +118,7 @@ async def example(arguments: Namespace, path: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = options(__doc__)
+    parser = options(__doc__, pool=False)
     parser.add_argument("--rows", type=count, default=10**6, metavar="N", help="how many sales (1000000)")
     parser.add_argument("--file", type=Path, help="where to make them, in a file that is not there yet")
     arguments = parser.parse_args(argv)

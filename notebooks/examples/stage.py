@@ -30,12 +30,14 @@ with extra():
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 
-def options(about: str | None) -> argparse.ArgumentParser:
-    """Return a parser that shows an example's docstring as its help."""
+def options(about: str | None, *, pool: bool = True) -> argparse.ArgumentParser:
+    """Return a parser that shows an example's docstring as its help. One with a pool has --workers."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workers", type=count, metavar="N", help="isolates in the pool (one a usable CPU)")
+    if pool:
+        workers = "isolates in the pool (one a usable CPU)"
+        parser.add_argument("--workers", type=count, metavar="N", help=workers)
     return parser
 
 
