@@ -9,14 +9,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
 
 @contextmanager
-def extra() -> Iterator[None]:
+def extra() -> Generator[None, None, None]:
     """Imports in this block say, when they fail, what to install."""
     try:
         yield
@@ -49,7 +49,7 @@ def count(text: str) -> int:
 
 
 @contextmanager
-def bar(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+def bar(what: str, total: int | None) -> Generator[Callable[[], None], None, None]:
     """Show a progress bar in this block; what it gives is called for each step that is done.
 
     total None: nobody knows how many. What is printed meanwhile stands above the bar. There is no bar
@@ -84,7 +84,7 @@ class Heartbeat:
 
 
 @asynccontextmanager
-async def heartbeat(interval: float = 0.002) -> AsyncIterator[Heartbeat]:
+async def heartbeat(interval: float = 0.002) -> AsyncGenerator[Heartbeat, None]:
     """Measure in this block how long the main loop keeps its tasks waiting. `interval` is in seconds."""
     async with trio.open_nursery() as nursery:
         measured = Heartbeat()
