@@ -55,6 +55,7 @@ class Map:
         self._senders = max(2, 2 * crew.posts.size)
         self._error: Exception | None = None
 
+    @trio.lowlevel.enable_ki_protection  # in start_soon, a Ctrl-C would leave a coroutine behind
     async def run(self) -> list[Any]:
         self._crew.check_usable()
         self._crew.dispatch.begin_work()
