@@ -12,13 +12,14 @@ import pytest
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
     _errors _messages                                          words
-    _wire _identities _by_value _unsendable _pickling _exceptions _calls _restart   sans-IO
+    _wire _identities _by_value _unsendable _pieces _unpickling _pickling   sans-IO
+    _exceptions _calls _restart                                the same
     _memory _link                                              bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _functions _here _capability _ports _progress _current     ports, on both sides
     _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
     _engine                                                    starting one
-    _options _isolate                                          the parent's handle of one
+    _options _collector _building _isolate                       the parent's handle of one
     _queue _histogram _resident _call _client _dispatch        calls, and who serves them
     _posts _supervisor _statistics                             who is alive
     _stream _open_isolate _open_worker _actor _run _map _pool _open_pool   the doors

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_isolates import ProtocolError
 from trio_isolates._link import BlockingLink, Link, SocketPipe, receive_fds, send_fds
 from trio_isolates._messages import CALL, VALUE, Chunk, Frame
-from trio_isolates._wire import encode
+from trio_isolates._wire import Decoder, encode
 
 MIB = 1 << 20
 
@@ -424,3 +424,57 @@ def test_no_descriptors(sockets: Sockets) -> None:
     sockets[0].close()
     assert receive_fds(sockets[1], 64) == (b"hello", [])
     assert receive_fds(sockets[1], 64) == (b"", [])
+
+
+class _Endless:
+    """A pipe whose other end takes all that it is given, at once."""
+
+    def __init__(self) -> None:
+        self.sent = [0]  # bytes between two waits
+
+    def send(self, chunks: Sequence[Chunk]) -> int:
+        size = sum(map(len, chunks))
+        self.sent[-1] += size
+        return size
+
+    def receive(self, memory: memoryview) -> int:
+        raise BlockingIOError
+
+    async def wait_readable(self) -> None:
+        await trio.sleep_forever()
+
+    async def wait_writable(self) -> None:
+        self.sent.append(0)
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        pass
+
+
+async def test_much_is_sent_little_by_little() -> None:
+    """While a large frame is sent others run, also if the other end takes it as fast as it comes."""
+    pipe = _Endless()
+    link = Link(pipe)
+    chunks: list[Chunk] = [b"1234", bytes(3 * MIB), b"56", bytes(2 * MIB), b"7"]
+    size = sum(map(len, chunks))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run_writer)
+        link.write(chunks, now=True)
+        assert pipe.sent == [MIB]
+        await link.drained()
+        nursery.cancel_scope.cancel()
+    assert sum(pipe.sent) == size
+    assert max(pipe.sent[1:]) <= MIB
+
+
+def test_a_large_frame_is_read_little_by_little() -> None:
+    """The memory for the next bytes is never more than can be read without holding others up."""
+    decoder = Decoder()
+    start = encode(VALUE, 1, [bytes(8 * MIB)])[0]
+    memory = decoder.buffer()
+    memory[: len(start)] = start
+    assert not decoder.received(len(start))
+    reads = 0
+    while not decoder.received(len(decoder.buffer())):
+        reads += 1
+    assert reads == 7

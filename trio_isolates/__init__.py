@@ -13,13 +13,13 @@ work has stopped. For tests there is `trio_isolates.testing`.
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
 #   _errors _messages                                                  the words
-#   _wire _identities _by_value _unsendable _pickling                  no I/O
+#   _wire _identities _by_value _unsendable _pieces _unpickling _pickling   no I/O
 #   _exceptions _calls _restart                                        no I/O
 #   _memory _link                                                      bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
 #   _functions _here _capability _ports _progress _current             ports, on both sides
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
-#   _engine _options _isolate                                          starting one, and its life
+#   _engine _options _collector _building _isolate                    starting one, and its life
 #   _queue _histogram _resident _call _client _dispatch                calls, and who serves them
 #   _posts _supervisor _statistics                                     who is alive
 #   _stream _open_isolate _open_worker _actor _run _map _pool _open_pool    the doors

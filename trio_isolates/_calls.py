@@ -45,6 +45,10 @@ class Calls(Generic[W]):
         self._waiting[ident] = waiter
         return ident
 
+    def waiting(self, ident: int) -> W | None:
+        """Return who waits for the answer to `ident`, if anybody does."""
+        return self._waiting.get(ident)
+
     def answer(self, ident: int) -> W | None:
         """Return who waited for the answer to `ident`, once; None if nobody does, or not any more."""
         return self._waiting.pop(ident, None)

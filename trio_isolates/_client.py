@@ -61,6 +61,7 @@ class Client:
             options.spec,
             gc_policy=options.gc,
             on_answer=self._answer,
+            wants=self._wants,
             on_death=self._died,
             on_room=self._has_room,
             on_error=on_error,
@@ -232,7 +233,7 @@ class Client:
             result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
         elif kind == VALUE:
             try:
-                result = outcome.Value(self.isolate.load(body, buffers))
+                result = outcome.Value(self.isolate.codec.loads(body, buffers))
             except BaseException as exc:
                 result = outcome.Error(exc)
         elif kind == ERROR:
@@ -243,6 +244,14 @@ class Client:
             result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         self._give_back(call)
+
+    def _wants(self, ident: int) -> Callable[[], bool]:
+        """Somebody wants an answer until he is cancelled; or all the same, if he was before it came."""
+        call = self._calls.waiting(ident)
+        if call is None or call.is_settled or call.ctrl_c:
+            return lambda: False
+        was_cancelled = call.raise_cancel is not None
+        return lambda: not call.is_settled and (was_cancelled or call.raise_cancel is None)
 
     def _settle(self, call: Call, result: outcome.Outcome[Any], *, cancelled: bool = False) -> None:
         if call.is_settled:
@@ -270,6 +279,8 @@ class Client:
             except BaseException as exc:
                 call.raise_cancel = partial(_raise, exc.with_traceback(None))  # which would be a cycle
                 call.ctrl_c = isinstance(exc, KeyboardInterrupt)
+        if call.ident == self.isolate.building:
+            return trio.lowlevel.Abort.FAILED  # it ends when the building has stopped
         if not self.isolate.host.page.cancel(call.ident):
             call.is_settled = True
             self._counts.cancelled += 1
@@ -294,8 +305,13 @@ class Client:
         if not (is_sync and self._options.on_cancel == "kill"):
             if not is_sync:
                 self.isolate.send(CANCEL, call.ident, [b""])
-            with trio.move_on_after(grace):
-                await self._interrupt_until(call, call.settled)
+            left = grace
+            while left > 0 and not call.settled.is_set():
+                before = self.isolate.building_seconds
+                with trio.move_on_after(left):
+                    await self._interrupt_until(call, call.settled)
+                # It may have been answered, behind a large answer to another call.
+                left = min(left, self.isolate.building_seconds - before)
         if self._is_serial and self.isolate.begun > call.ident:
             await call.settled.wait()  # its answer is on the way: a kill would hit the call behind it
         elif not call.settled.is_set():

@@ -23,6 +23,7 @@ from attrs import frozen
 from ._errors import CallInterrupted, RemoteError, UnsendableError
 from ._messages import Chunk
 from ._pickling import Codec, Definition, Pickled
+from ._unpickling import built_in
 from ._unsendable import try_str, type_name
 
 _ENDS_LOOPS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
@@ -209,6 +210,9 @@ def _frames(tb: TracebackType | None) -> _Frames:
 
 def load_error(codec: Codec, body: Chunk, buffers: Any = ()) -> Exception:
     """Return the exception that a message holds, ready to be raised. Never fails."""
+    if (built := built_in(body)) is not None:
+        error: Exception = built.open()
+        return error
     try:
         title, packed = codec.loads(body, buffers)
         errors = _Unpacker(codec, packed).unpack()

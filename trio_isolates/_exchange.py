@@ -43,6 +43,16 @@ _STEP: Final = 4
 _ACQUAINTED: Final = 32  # frames relayed from one child to another before they get a link of their own
 
 
+def _open_relay(body: Chunk) -> tuple[int, int, Path, Path, Chunk]:
+    """Return the kind and ident of a relayed frame, where it goes and comes from, and its body."""
+    if len(body) < ENVELOPE.size:
+        raise ProtocolError(f"a relayed frame of {len(body)} bytes")
+    kind, ident, there, back = ENVELOPE.unpack_from(body)
+    start = ENVELOPE.size + there + back
+    paths = bytes(body[ENVELOPE.size : start])
+    return kind, ident, paths[:there], paths[there:], memoryview(body)[start:]
+
+
 @final
 class Exchange:
     """The ports of one isolate, and the ways from it to those of others.
@@ -296,17 +306,37 @@ class Exchange:
             self._source = None
         return False
 
+    def find_inbox(
+        self, neighbour: Neighbour, kind: int, ident: int, body: Chunk
+    ) -> tuple[Peer, Inbox, Chunk] | None:
+        """Return who sent a message to which port of this isolate, and its pickle; None if it is for none.
+
+        Raises `ProtocolError`.
+        """
+        peer = self._peers[neighbour.path]
+        if kind == RELAY:
+            kind, ident, destination, source, body = _open_relay(body)
+            if destination != self.path or kind != MESSAGE:
+                return None
+            peer = self._peer(source)
+            self._keep(peer)
+        inbox = self._inboxes.get(ident) if kind == MESSAGE else None
+        return None if inbox is None else (peer, inbox, body)
+
+    def take_built(self, neighbour: Neighbour, peer: Peer, inbox: Inbox, body: Chunk) -> None:
+        """A message that `find_inbox` has found a port for is built."""
+        self._source = neighbour
+        try:
+            self.accept(peer, MESSAGE, inbox.number, body, ())
+        finally:
+            self._source = None
+
     def _take_relay(self, neighbour: Neighbour, body: Chunk, buffers: Sequence[memoryview]) -> None:
-        if len(body) < ENVELOPE.size:
-            raise ProtocolError(f"a relayed frame of {len(body)} bytes")
-        kind, ident, there, back = ENVELOPE.unpack_from(body)
-        start = ENVELOPE.size + there + back
-        paths = bytes(body[ENVELOPE.size : start])
-        destination, source = paths[:there], paths[there:]
+        kind, ident, destination, source, content = _open_relay(body)
         if destination == self.path:
             peer = self._peer(source)
             self._keep(peer)
-            self.accept(peer, kind, ident, memoryview(body)[start:], buffers)
+            self.accept(peer, kind, ident, content, buffers)
             return
         way = self._way_to(destination)
         if way is None:

@@ -6,16 +6,16 @@ not know what a call is: answers go to whoever opened it.
 
 from __future__ import annotations
 
-import gc
 import logging
 import pickle
 import traceback
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, cast, final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias, cast, final
 
 import trio
 
+from ._building import Builder
 from ._deaths import Death, EndedEarly
 from ._engine import Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
@@ -25,9 +25,11 @@ from ._link import Link
 from ._messages import (
     ADDRESS,
     BYE,
+    CANCELLED,
     CLOSE,
     DEFINE,
     DROPPED,
+    ERROR,
     FAILED,
     FAULT,
     GONE,
@@ -49,38 +51,14 @@ from ._options import GcPolicy
 from ._pace import pay_debts, rest
 from ._peers import Neighbour, nowhere
 from ._pickling import Codec
+from ._unpickling import LARGE
 from ._wire import encode, encode_definitions
 
 _STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised ", MAKE: "cls(*args) raised "}
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
-_LARGE: Final = 256 << 10  # bytes of a message from which the collector policy applies
 
 Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[memoryview]], None]
-
-
-@final
-class _Collector:
-    """The cyclic garbage collector of this process, and how many deliveries hold it off."""
-
-    paused = 0
-
-
-@contextmanager
-def _collector(policy: GcPolicy) -> Generator[None, None, None]:
-    """Hold the cyclic collector off while a large message is built; it would walk what is half made."""
-    if policy == "leave" or not (gc.isenabled() or _Collector.paused):
-        yield
-        return
-    gc.disable()
-    _Collector.paused += 1
-    try:
-        yield
-    finally:
-        _Collector.paused -= 1
-        if policy == "freeze":
-            gc.freeze()
-        if not _Collector.paused:
-            gc.enable()
+Wants: TypeAlias = Callable[[int], Callable[[], bool]]
 
 
 @final
@@ -89,6 +67,8 @@ class Isolate:
 
     `run()` must be running, in a nursery that outlives the isolate; it never raises, and what
     cancels it from outside does not reach the isolate: that must be closed or killed.
+
+    wants: asked about a large answer, gives what says from then on if anybody still waits for it.
     """
 
     def __init__(
@@ -98,6 +78,7 @@ class Isolate:
         *,
         gc_policy: GcPolicy,
         on_answer: Answers,
+        wants: Wants,
         on_death: Callable[[], None],
         on_room: Callable[[], None] = lambda: None,
         on_error: Callable[[BaseException], None] = traceback.print_exception,
@@ -121,8 +102,10 @@ class Isolate:
         self._engine = engine
         self._changes = spec.changes
         self._spec = self.codec.dumps(spec, "")
-        self._gc: GcPolicy = gc_policy
+        self._builder = Builder(spec.name, gc_policy)
+        self.building = 0  # the id of the call whose answer is being built
         self._on_answer = on_answer
+        self._wants = wants
         self._on_death = on_death
         self._on_room = on_room
         self._host: Host | None = None
@@ -206,7 +189,8 @@ class Isolate:
         death = await host.wait_dead()
         # What it said before its end comes before the news of it.
         reads = -1
-        while reads != link.reads and not self._read_all.is_set():  # as long as there is progress
+        # As long as there is progress:
+        while (reads != link.reads or self._builder.is_busy) and not self._read_all.is_set():
             reads = link.reads
             with trio.move_on_after(_DRAIN_WAIT):
                 await self._read_all.wait()
@@ -225,7 +209,10 @@ class Isolate:
             while frames := await link.read():
                 no_hurry = not self._neighbour.is_near
                 for kind, ident, body, buffers in frames:
-                    if VALUE <= kind <= DROPPED:
+                    if len(body) >= LARGE:
+                        await self._take_large(kind, ident, body, buffers)
+                        no_hurry = False
+                    elif VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
                         no_hurry = False
                     elif MESSAGE <= kind <= GONE:
@@ -233,6 +220,7 @@ class Isolate:
                     else:
                         self._take(kind, ident, body, buffers)
                         no_hurry = False
+                frames, body, buffers = [], b"", ()  # they may be large, and nothing may come for long
                 if no_hurry:
                     await rest(self._neighbour)
         except ProtocolError as exc:
@@ -241,6 +229,42 @@ class Isolate:
         self._read_all.set()
         if not self.was_told_to_end:
             self.host.kill()
+
+    async def _take_large(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+        """Take a frame with a large message, built while others run; what comes behind it waits."""
+        build = self._builder.build
+        load = self.codec.loads if kind == VALUE else partial(load_error, self.codec)
+        built: Chunk | None = body
+        if kind in (VALUE, ERROR):
+            is_wanted = self._wants(ident)
+            self.building = ident
+            try:
+                built = await build(load, body, buffers, lambda: not self._was_killed and is_wanted())
+            finally:
+                self.building = 0
+            if not self._was_killed:  # else it is unanswered
+                self._on_answer(*((CANCELLED, ident, b"") if built is None else (kind, ident, built)), ())
+        elif MESSAGE <= kind <= GONE:
+            found = self._exchange.find_inbox(self._neighbour, kind, ident, body)
+            if found is None:
+                self._exchange.take(self._neighbour, kind, ident, body, buffers)
+                return
+            peer, inbox, content = found
+            built = await build(
+                peer.codec.loads, content, buffers, lambda: not (self._was_killed or inbox.is_closed)
+            )
+            if built is not None:
+                self._exchange.take_built(self._neighbour, peer, inbox, built)
+        else:
+            if kind in (FAILED, BYE, FAULT):
+                built = await build(load, body, buffers, lambda: not self._was_killed)
+            if built is not None:
+                self._take(kind, ident, built, buffers)
+
+    @property
+    def building_seconds(self) -> float:
+        """For how long messages have been built so far, and those behind them have not been read."""
+        return self._builder.seconds
 
     def _take(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
         if kind == DEFINE:
@@ -272,13 +296,6 @@ class Isolate:
                 answered.set()
         else:
             raise ProtocolError(f"a frame of kind {kind} does not go this way")
-
-    def load(self, body: Chunk, buffers: Sequence[memoryview]) -> Any:
-        """Unpickle a message. Raises `UnsendableError`."""
-        if len(body) < _LARGE:
-            return self.codec.loads(body, buffers)
-        with _collector(self._gc):
-            return self.codec.loads(body, buffers)
 
     def send(
         self,

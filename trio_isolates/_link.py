@@ -23,6 +23,7 @@ from ._wire import Decoder
 
 _BATCH: Final = 512  # chunks a system call; Linux takes 1,024 at most
 _HIGH_WATER: Final = 4 << 20  # queued bytes above which callers should wait before they add more
+_AT_ONCE: Final = 1 << 20  # bytes sent while nobody else runs; the reader may make room as fast as they go
 _MAX_FDS: Final = 253  # a message; Linux's SCM_MAX_FD
 
 
@@ -67,6 +68,17 @@ class SocketPipe:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._fd)
             self._socket.close()
+
+
+def _first(chunks: list[Chunk], most: int) -> list[Chunk]:
+    """Return no more than `most` bytes, and no more chunks than go at once, of the front."""
+    first: list[Chunk] = []
+    for chunk in chunks[:_BATCH]:
+        if len(chunk) >= most:
+            return [*first, memoryview(chunk)[:most]]
+        first.append(chunk)
+        most -= len(chunk)
+    return first
 
 
 def _drop(chunks: list[Chunk], count: int) -> None:
@@ -134,15 +146,19 @@ class Link:
             self._writer = None
 
     def flush(self) -> bool:
-        """Send what goes without waiting; return True if nothing is left."""
+        """Send what goes without waiting, up to a MiB; return True if nothing is left."""
         out = self._out
+        left = _AT_ONCE
         try:
             while out:
-                sent = self._pipe.send(out if len(out) <= _BATCH else out[:_BATCH])
+                if left <= 0:
+                    return False
+                sent = self._pipe.send(out if len(out) == 1 and len(out[0]) <= left else _first(out, left))
                 if len(out) == 1 and sent == len(out[0]):
                     out.clear()
                     break
                 self._queued -= sent
+                left -= sent
                 _drop(out, sent)
         except BlockingIOError:
             return False

@@ -254,10 +254,13 @@ def open_worker(
             isolate is replaced: `init` and `state` again, in a new process.
         shutdown_grace: seconds for `teardown` and the isolate's end when the block is left normally.
         restart: whether, and how often, an isolate is replaced that died by itself. None: never.
-        gc: what the cyclic garbage collector of this process does while a large result is built:
-            "leave" nothing; "pause" keeps it off meanwhile; "freeze" besides calls `gc.freeze()`
-            afterwards, so that the result is not walked later, at the price that the garbage
-            cycles of that moment are never collected.
+        gc: what the cyclic garbage collector of this process does about results of 64 KB or more, which
+            are built a piece at a time. "leave": as always. "pause": in a piece it is held off, and
+            what was built counts as old, to be walked only in a full collection; of that there is one
+            after each ten seconds of building. "freeze": what was built is never walked, by
+            `gc.freeze()` after each piece, at the price that the garbage cycles of these moments are
+            never collected. Where anything is frozen, "pause" only holds off. A collector that the
+            program has disabled is left alone.
         engine: where isolates run: "process", or an engine such as
             `trio_isolates.testing.InlineEngine()`. None: the one in force, usually "process".
         nice: the niceness of its process, from -20 to 19; most users may only go up. For this and

@@ -40,6 +40,8 @@ from ._by_value import (
 from ._errors import CallInterrupted, ProtocolError, UnsendableError
 from ._identities import ID_SIZE, Identities
 from ._messages import Chunk
+from ._pieces import work_here
+from ._unpickling import LARGE, built_in, load_in_pieces, without_frames
 from ._unsendable import try_str, type_name, unsendable
 from ._wire import MAX_BUFFERS, MAX_MESSAGE_SIZE, body_size
 
@@ -290,6 +292,8 @@ class Codec:
     def _done(self, chunks: list[Chunk], buffers: list[memoryview], value: object, root: str) -> Pickled:
         # A bytearray is here the very one that was pickled, and its owner may resize it before it is sent.
         chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
+        if len(chunks) > 1:
+            chunks = without_frames(chunks)
         definitions = self._definitions
         size = max([body_size(chunks, buffers), *(len(blob) for _, blob in definitions)])
         if size > MAX_MESSAGE_SIZE:
@@ -396,8 +400,13 @@ class Codec:
     @trio.lowlevel.enable_ki_protection
     def loads(self, body: Chunk, buffers: Sequence[Chunk] = ()) -> Any:
         """Unpickle a message. Raises `UnsendableError` from whatever was raised meanwhile."""
+        is_large = len(body) >= LARGE
+        if is_large and (built := built_in(body)) is not None:
+            return built.open()
         outer, _local.codec = _local.codec, self
         try:
+            if is_large and (work := work_here()) is not None:
+                return load_in_pieces(work, body, buffers)
             return pickle.loads(body, buffers=buffers)
         except CallInterrupted:
             raise

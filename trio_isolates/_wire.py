@@ -20,6 +20,7 @@ MAX_MESSAGE_SIZE: Final = 2 << 30
 MAX_BUFFERS: Final = 65_535  # a frame
 READ_SIZE: Final = 65536  # CPython allocates a recv buffer above this by mmap, which costs 7x as much
 KEPT_SCRATCH: Final = 64 << 20
+_READ_MOST: Final = 1 << 20  # bytes of a large frame at once; fresh memory is slow, and others wait meanwhile
 
 _MARK: Final = 0xD1
 _SIZE: Final = struct.Struct("<Q")
@@ -94,7 +95,7 @@ class Decoder:
     def buffer(self) -> memoryview:
         """Return writable memory, never empty, for the next bytes of the stream."""
         if self._large is not None:
-            return self._large[self._large_filled :]
+            return self._large[self._large_filled : self._large_filled + _READ_MOST]
         return self._view[self._filled :] if self._filled else self._view
 
     def received(self, count: int) -> list[Frame]:
@@ -166,6 +167,23 @@ def _memory(length: int) -> memoryview:
         except OSError:  # a kernel built without transparent huge pages
             pass
     return memoryview(pages)
+
+
+def let_go(body: memoryview, start: int, end: int) -> int:
+    """Give the memory of a part of a body back to the system, if nobody else has a use for it.
+
+    Nothing of it may be read any more. Return where the next part begins. All at once, at the end, would
+    take long.
+    """
+    memory = body.obj
+    if not isinstance(memory, mmap.mmap) or len(memory) <= KEPT_SCRATCH or not hasattr(mmap, "MADV_DONTNEED"):
+        return end
+    offset = len(memory) - len(body)  # the body is the last in its frame, and a frame of that size is alone
+    first = -(-(offset + start) // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (offset + end) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        memory.madvise(mmap.MADV_DONTNEED, first, last - first)
+    return last - offset
 
 
 def _frame(header: tuple[int, int, int, int, int], memory: memoryview) -> Frame:

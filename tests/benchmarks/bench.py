@@ -109,7 +109,22 @@ millisecond did not run, so that 1.1 is as good as none. CPU: of the event loop'
     return not outcome.failures
 
 
-SHOW = {"flat": show_flat, "json": show_trees}
+def show_gaps(row: Row, outcome: Outcome) -> bool:
+    """Several figures of each contender, and its bars. CPU: the parent's, in the loop's thread and in all."""
+    names = ("ms", "gap", "loop's CPU", "CPU")
+    line("", *names)
+    for contender in row.contenders:
+        if contender.name in outcome.failures:
+            line(contender.name, "FAILED")
+            print(f"      {outcome.failures[contender.name]}")
+        else:
+            rounds = outcome.figures[contender.name]
+            line(contender.name, *(number(median(figures[name] for figures in rounds)) for name in names))
+    line("bar", "limit", "value", "", "least - most")
+    return not sum([not judge(bar, outcome) for bar in row.bars]) and not outcome.failures
+
+
+SHOW = {"gaps": show_gaps, "flat": show_flat, "json": show_trees}
 
 
 async def play(names: Sequence[str], rounds: int | None, placement: str) -> bool:

@@ -45,7 +45,7 @@ class Bar:
     """What must hold: a value computed from the figures of one round, and its limit on either side."""
 
     text: str
-    value: Callable[[Mapping[str, float]], float]
+    value: Callable[[Mapping[str, Any]], float]
     at_most: float = inf
     at_least: float = -inf
 

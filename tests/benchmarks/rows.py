@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rounds import Bar, Contender, Row
 
@@ -247,6 +248,40 @@ JSON = Row(
     (),
 )
 
+LARGE_DOCUMENT = 104_000_000
+OURS_PAUSED, OURS_FROZEN = 'worker.call, gc="pause"', 'worker.call, gc="freeze"'
+INLINE, INLINE_OFF = "json.loads inline", "json.loads inline, no collector"
+
+
+def part(figure: str, mine: str, other: str, limit: float) -> Bar:
+    """Of two contenders with several figures each: how much of the other's is ours."""
+
+    def value(figures: Mapping[str, Any]) -> float:
+        return float(figures[mine][figure] / figures[other][figure])
+
+    return Bar(f"{figure}: {mine} / {other}", value, at_most=limit)
+
+
+GAPS = Row(
+    "gaps",
+    "a JSON document of 104 MB parsed and brought home whole, while a task wakes up every millisecond",
+    "ms",
+    (
+        Contender(OURS_PAUSED, "gaps:ours", ("pause", LARGE_DOCUMENT), fresh=True),
+        Contender(OURS_FROZEN, "gaps:ours", ("freeze", LARGE_DOCUMENT), fresh=True),
+        Contender(INLINE, "gaps:inline", (True, LARGE_DOCUMENT), fresh=True),
+        Contender(INLINE_OFF, "gaps:inline", (False, LARGE_DOCUMENT), fresh=True),
+        Contender(TP, "gaps:trio_parallel_loads", (LARGE_DOCUMENT,), fresh=True),
+    ),
+    (
+        Bar(f"gap: {OURS_FROZEN}", lambda figures: float(figures[OURS_FROZEN]["gap"]), at_most=15),
+        part("gap", OURS_FROZEN, INLINE, 1 / 40),
+        part("gap", OURS_FROZEN, TP, 1 / 40),
+        part("loop's CPU", OURS_PAUSED, INLINE, 0.2),
+        part("loop's CPU", OURS_PAUSED, INLINE_OFF, 0.35),
+    ),
+)
+
 _PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
-_REST = (MAP, START, DEATHS, BYTES, MEMORY, FLAT, IMPORT, JSON)
+_REST = (MAP, START, DEATHS, BYTES, MEMORY, FLAT, IMPORT, JSON, GAPS)
 ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}
