@@ -19,12 +19,23 @@ import handlers
 from contract import both_loops
 from fifo import Fifo, within
 from handlers import MIB
-from trio_isolates import IsolateDied, open_pool, open_worker
+from trio_isolates import IsolateDied, _bulk, open_pool, open_worker
 
 fifo = contract.fifo
 
 
+def _send_all_by_the_link() -> None:
+    """Have large memory that this process sends go by the socket, as where there are no segments left."""
+    _bulk.MOST_SEGMENTS = 0  # type: ignore[misc]
+
+
+@pytest.fixture
+def by_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bulk, "MOST_SEGMENTS", 0)
+
+
 @both_loops
+@pytest.mark.usefixtures("by_the_link")
 @within(30)
 async def test_killed_while_a_large_request_is_written(handler: Callable[..., Any], fifo: Fifo) -> None:
     """A worker that is killed while it has read a part of 64 MiB of arguments fails that call only."""
@@ -75,6 +86,7 @@ async def test_killed_while_it_writes_a_large_reply(handler: Callable[..., Any],
 
 def _reply_and_die() -> bytes:
     """Die when the first part of the reply has been sent."""
+    _send_all_by_the_link()
     fd = handlers.link_fds()[0]
 
     def die() -> None:
@@ -87,17 +99,25 @@ def _reply_and_die() -> bytes:
 
 
 @both_loops
+@pytest.mark.parametrize("way", ["segments", "link"])
 @within(30)
-async def test_large_messages_both_ways_at_once(handler: Callable[..., Any]) -> None:
+async def test_large_messages_both_ways_at_once(
+    handler: Callable[..., Any], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """64 MiB in each direction at the same time do not wait for each other."""
+    if way == "link":
+        monkeypatch.setattr(_bulk, "MOST_SEGMENTS", 0)
     big = os.urandom(MIB) * 64
 
     async def call() -> None:
         assert await worker.call(handlers.echo, big) == big
 
-    async with open_worker(handler) as worker, trio.open_nursery() as nursery:
-        for _ in range(2):
-            nursery.start_soon(call)
+    async with open_worker(handler) as worker:
+        if way == "link":
+            await worker.call(_send_all_by_the_link)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(call)
 
 
 class _Canvas:

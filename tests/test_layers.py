@@ -11,10 +11,10 @@ import pytest
 # `__init__` stands where the public API is complete: it may import everything, and what comes after it
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
-    _errors _messages                                          words
-    _wire _identities _by_value _unsendable _pieces _unpickling _pickling   sans-IO
+    _errors _shared_buffer _messages                           words
+    _wire _identities _views _by_value _unsendable _pieces _unpickling _pickling   sans-IO
     _exceptions _calls _restart                                the same
-    _memory _link                                              bytes that move
+    _memory _link _side _bulk                                  bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _functions _here _capability _ports _progress _current     ports, on both sides
     _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate

@@ -44,3 +44,8 @@ def test_the_program_with_ports_runs_as_it_is_printed(tmp_path: Path) -> None:
 def test_the_actor_runs_as_it_is_printed(tmp_path: Path) -> None:
     """The object keeps what it was told, and its generator is a stream."""
     assert run_as_printed("Actors", tmp_path) == ["one isolate", "3 calls"]
+
+
+def test_the_large_data_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """The memory goes to the worker and comes back, changed in place."""
+    assert run_as_printed("Large data", tmp_path) == ["1.0"]

@@ -79,12 +79,29 @@ def test_there_and_back(pair: Pair, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [memoryview(b"abcdef"), memoryview(b"abcdef")[::2], memoryview(bytearray(100_000))]
+    "view",
+    [
+        memoryview(b"abcdef"),
+        memoryview(b"abcdef")[::2],
+        memoryview(bytearray(100_000)),
+        memoryview(bytearray(100_000))[::3],
+        memoryview(b""),
+        memoryview(np.arange(60_000, dtype=np.int16).reshape(300, 200)),
+        memoryview(np.arange(24.0).reshape(2, 3, 4).T),
+        memoryview(np.array(1.5)),
+    ],
 )
-def test_a_memoryview_arrives_as_bytes(pair: Pair, view: memoryview) -> None:
-    """A view of somebody's memory arrives as the bytes that were in it."""
+def test_a_memoryview_arrives_as_one(pair: Pair, view: memoryview) -> None:
+    """A view of somebody's memory arrives as a view of a copy, as readable, of the same items and shape."""
     arrived = pair.there([view])[0]
-    assert type(arrived) is bytes and arrived == view.tobytes()
+    assert type(arrived) is memoryview and arrived == view
+    assert (arrived.format, arrived.shape, arrived.readonly) == (view.format, view.shape, view.readonly)
+
+
+def test_a_memoryview_that_cannot_be_made(pair: Pair) -> None:
+    """Views of items that Python cannot look at by itself are refused, with their format."""
+    with pytest.raises(UnsendableError, match=r"value\[0\].*'>h'"):
+        pair.there([memoryview(np.arange(3, dtype=">i2"))])
 
 
 def test_weak_mappings(pair: Pair) -> None:

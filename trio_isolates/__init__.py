@@ -12,10 +12,11 @@ work has stopped. For tests there is `trio_isolates.testing`.
 """
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
-#   _errors _messages                                                  the words
-#   _wire _identities _by_value _unsendable _pieces _unpickling _pickling   no I/O
+#   _errors _shared_buffer _messages                                   the words
+#   _wire _identities _views _by_value _unsendable                     no I/O
+#   _pieces _unpickling _pickling                                      no I/O
 #   _exceptions _calls _restart                                        no I/O
-#   _memory _link                                                      bytes that move
+#   _memory _link _side _bulk                                          bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
 #   _functions _here _capability _ports _progress _current             ports, on both sides
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
@@ -54,6 +55,7 @@ from ._ports import PortStatistics, RawReceivePort, ReceivePort, SendPort
 from ._progress import report_progress
 from ._restart import Restart
 from ._run import current_default_isolate_limiter, run
+from ._shared_buffer import SharedBuffer
 from ._statistics import PoolStatistics, WorkerStatistics
 from ._tree import Child, Supervisor
 
@@ -86,6 +88,7 @@ __all__ = [
     "RawReceivePort",
     "PortStatistics",
     "Capability",
+    "SharedBuffer",
     "current_isolate",
     "CurrentIsolate",
     "exit_isolate",

@@ -105,10 +105,9 @@ class AsyncServer:
     async def _read(self, nursery: trio.Nursery) -> None:
         """Take frames until the parent is gone; then end everything."""
         while frames := await self._link.read():
-            no_hurry = not self._parent.is_near
-            for frame in frames:
-                no_hurry &= self._take(nursery, frame)
-            if no_hurry:
+            hurry = sum([not self._take(nursery, frame) for frame in frames])
+            frames.clear()  # and with them memory that is to be given back when it is not used any more
+            if not (hurry or self._parent.is_near):
                 await rest(self._parent)
         nursery.cancel_scope.cancel()
 
@@ -120,7 +119,7 @@ class AsyncServer:
             if self._has_room() and not self._queue:
                 self._begin(nursery, frame)
             else:
-                self._queue.append((kind, ident, bytes(body), [memoryview(bytes(b)) for b in buffers]))
+                self._queue.append((kind, ident, bytes(body), buffers))
         elif MESSAGE <= kind <= RESUME:
             no_hurry = exchange.take(self._parent, kind, ident, body, buffers)
             exchange.raise_failure()
@@ -140,8 +139,9 @@ class AsyncServer:
         return False
 
     def _meet(self, nursery: trio.Nursery, path: bytes, number: int) -> None:
-        fd = self._service.receive_fd(number)
-        nursery.start_soon(DirectLink(self._service.exchange, path, socket.socket(fileno=fd)).run)
+        assert self._parent.bulk.side is not None
+        sock, side = [socket.socket(fileno=fd) for fd in self._parent.bulk.side.take(number)]
+        nursery.start_soon(DirectLink(self._service.exchange, path, sock, side).run)
 
     def _has_room(self) -> bool:
         limit = self._service.concurrency

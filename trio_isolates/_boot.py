@@ -6,7 +6,6 @@ no life without its parent, its prints and log records going home), and then giv
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib.util
 import io
@@ -18,13 +17,11 @@ import pickle
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Final, NoReturn, final
 
@@ -32,24 +29,23 @@ import trio
 
 from . import _environment
 from ._async_server import AsyncServer
+from ._bulk import Bulk
 from ._exceptions import dump_error
 from ._exchange import Exchange
 from ._here import adopt_exchange, set_process_exchange
 from ._identities import Identities
 from ._interrupt import Interrupter
-from ._link import BlockingLink, Link, SocketPipe, receive_fds, send_fds
+from ._link import BlockingLink, Link, SocketPipe, send_fds
 from ._memory import Page
 from ._messages import ADDRESS, DEFINE, FAILED, LOG, SPEC, Chunk, Spec
 from ._pickling import Codec
 from ._service import Service
+from ._side import SocketSide
 from ._sync_server import SyncServer
 from ._wire import encode
 
 HANDOVER: Final = "_trio_isolates_handover"
 """Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""
-
-FD_NUMBER: Final = struct.Struct("<Q")
-"""What goes with a descriptor that is handed over later: a number, by which a frame speaks of it."""
 
 _HAS_TITLES: Final = importlib.util.find_spec("setproctitle") is not None
 _FINISH_WAIT: Final = 0.001  # seconds between looks at links that take no more for now
@@ -195,7 +191,8 @@ def _keep_from_children(sock: socket.socket) -> None:
 
 
 def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str, refused: OSError | None) -> None:
-    link = BlockingLink(sock)
+    bulk = Bulk(SocketSide(side))
+    link = BlockingLink(sock, find=bulk.find)
     namespaces = _namespaces()
     identities = Identities()
     codec = Codec(side=1, namespaces=namespaces, identities=identities)
@@ -204,37 +201,22 @@ def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str, refu
     interrupter.install()
     path, body, buffers = _read_spec(link, codec)
     exchange = Exchange(path, name=name, namespaces=namespaces, identities=identities)
-    exchange.expect_parent(codec)
+    exchange.expect_parent(codec, bulk)
     set_process_exchange(exchange)
     try:
         if refused is not None:
             raise refused
         spec: Spec = codec.loads(body, buffers)
         service = Service(spec, codec, interrupter, title, _flush, exchange=exchange)
-        service.receive_fd = partial(_receive_fd, side)
     except BaseException as exc:
         chunks, views, _ = dump_error(codec, exc, title)
-        link.write(encode(FAILED, 0, chunks, views))
+        link.write(bulk.encode(FAILED, 0, chunks, views))
         return
     if service.mode == "sync":
         _send_logs(spec, link.write)
         SyncServer(service, link).run()
     else:
-        trio.run(_serve_async, service, sock)
-
-
-def _receive_fd(side: socket.socket, number: int) -> int:
-    """Take the descriptor that was handed over under this number; it is there already."""
-    while True:
-        data, fds = receive_fds(side, FD_NUMBER.size)
-        if len(data) < FD_NUMBER.size:
-            raise ConnectionResetError("the parent is gone")
-        if FD_NUMBER.unpack(data) == (number,):
-            if not fds:
-                raise OSError(errno.EMFILE, "no descriptor is left for a link to another isolate")
-            return fds[0]
-        for fd in fds:  # of an introduction that failed half-way
-            os.close(fd)
+        trio.run(_serve_async, service, sock, bulk)
 
 
 def _read_spec(link: BlockingLink, codec: Codec) -> tuple[bytes, Chunk, Any]:
@@ -250,8 +232,8 @@ def _read_spec(link: BlockingLink, codec: Codec) -> tuple[bytes, Chunk, Any]:
     raise ConnectionResetError("the parent is gone")
 
 
-async def _serve_async(service: Service, sock: socket.socket) -> None:
-    link = Link(SocketPipe(sock))
+async def _serve_async(service: Service, sock: socket.socket, bulk: Bulk) -> None:
+    link = Link(SocketPipe(sock), find=bulk.find)
     token = trio.lowlevel.current_trio_token()
     thread = threading.get_ident()
 

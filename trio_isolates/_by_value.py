@@ -27,6 +27,8 @@ from typing import Any, Final, TypeAlias
 import trio
 from cloudpickle import cloudpickle as _cloudpickle
 
+from ._views import reduce_view
+
 cloudpickle: Any = _cloudpickle  # published without types
 Reduced: TypeAlias = tuple[Any, ...]
 
@@ -353,6 +355,7 @@ def _constant(name: str) -> Callable[[object], str]:
 REDUCERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     **cloudpickle.Pickler._dispatch_table,
     CellType: _reduce_cell,
+    memoryview: reduce_view,
     io.TextIOWrapper: _reduce_file,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_mapping,

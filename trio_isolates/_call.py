@@ -6,7 +6,7 @@ This module knows what a call carries with it. It sends nothing, and chooses no 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol, final
 
 import outcome
@@ -17,6 +17,7 @@ from ._errors import IsolateDied, UnsendableError
 from ._histogram import Histogram
 from ._messages import CALL, CHUNK, EXTENDED, RUN, STREAM
 from ._queue import Line
+from ._shared_buffer import SharedBuffer
 
 _IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
 _AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
@@ -34,6 +35,7 @@ class Call:
 
     leave_line: what to do if it is cancelled while it is at no isolate. priority, number: as in line.
     retries: how often it may still be repeated when its isolate dies. made, sent: when, in seconds.
+    spares: the buffers that it has handed over, each with one of the same memory.
     """
 
     # What most calls never have is not set for each of them: they are many.
@@ -51,6 +53,7 @@ class Call:
     ctrl_c = False
     settled: trio.Event | None = None
     is_settled = False
+    spares: Sequence[tuple[SharedBuffer, SharedBuffer]] = ()
 
     def __init__(self, kind: int, payload: Any, number: int, leave_line: Callable[[Call], None]) -> None:
         self.task = trio.lowlevel.current_task()
@@ -67,9 +70,17 @@ class Call:
         self.raise_cancel = raise_cancel
         return self.client.abort(self)
 
+    def take_back(self) -> None:
+        """It is at no isolate any more: what it had handed over is its sender's again."""
+        spares, self.spares = self.spares, ()
+        for buffer, twin in spares:
+            buffer.revive(twin)
+
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, outside of any isolate."""
         self.is_settled = True
+        if not self.was_begun:
+            self.take_back()
         if self.was_begun and isinstance(error, IsolateDied):
             error.maybe_executed = True
         trio.lowlevel.reschedule(self.task, outcome.Error(error))

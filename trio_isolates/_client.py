@@ -19,10 +19,11 @@ from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._exceptions import load_error
 from ._isolate import Isolate
-from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Chunk
+from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Buffer, Chunk
 from ._options import Options
 from ._resident import resident_bytes
 from ._service import Methods, describe_call
+from ._shared_buffer import twins
 
 _FIRST_REPEAT: Final = 0.005  # seconds after which an interrupt that found the stack busy is tried again
 _LAST_REPEAT: Final = 0.1
@@ -96,10 +97,14 @@ class Client:
     def start(self, call: Call) -> None:
         """Send a call, unless its own pickling ends it. Raises `UnsendableError`; it is then as it was."""
         try:
+            if call.spares:  # the isolate that had them has died
+                call.take_back()
             pickled = self.isolate.codec.dumps(call.payload, "args")
             if call.is_settled:
                 self.isolate.define(pickled[2])
                 return
+            if pickled[1]:
+                call.spares = twins(pickled[1])
             ident = self._calls.next_ident
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:
@@ -169,7 +174,8 @@ class Client:
             counts.busy += now - self._busy_from
         if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
             self._weighed = now
-            if self.isolate.pid is not None and resident_bytes(self.isolate.pid) > self.max_memory:
+            pid, segments = self.isolate.pid, self.isolate.mapped_bytes
+            if pid is not None and resident_bytes(pid, segments) > self.max_memory:
                 self._on_heavy(self)
         self._free()
 
@@ -215,10 +221,11 @@ class Client:
             call.made = call.sent
         call.client = None
         call.is_asked_back = False
+        call.take_back()
 
     # Answers.
 
-    def _answer(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    def _answer(self, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]) -> None:
         call = self._calls.answer(ident)
         if call is None:
             self._counts.late_replies += ident not in self._taken_back
@@ -283,6 +290,7 @@ class Client:
             return trio.lowlevel.Abort.FAILED  # it ends when the building has stopped
         if not self.isolate.host.page.cancel(call.ident):
             call.is_settled = True
+            call.take_back()
             self._counts.cancelled += 1
             if self.isolate.mode == "async":
                 self.isolate.send(CANCEL, call.ident, [b""])

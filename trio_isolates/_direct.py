@@ -7,23 +7,27 @@ parent, is empty, so that no message overtakes another; what the frames mean is 
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import final
 
 import trio
 
+from ._bulk import Bulk
 from ._exchange import Exchange
 from ._link import Link, SocketPipe
 from ._pace import pay_debts, rest
 from ._peers import Neighbour, Path
+from ._side import SocketSide
 
 
 @final
 class DirectLink:
     """One end of it. Made when the parent has handed over the socket; `run` must be running then."""
 
-    def __init__(self, exchange: Exchange, path: Path, sock: socket.socket) -> None:
+    def __init__(self, exchange: Exchange, path: Path, sock: socket.socket, side: socket.socket) -> None:
         self._exchange = exchange
-        self._link = link = Link(SocketPipe(sock))
+        self._bulk = Bulk(SocketSide(side))
+        self._link = link = Link(SocketPipe(sock), find=self._bulk.find)
         self._switched = trio.Event()
         self._scope = trio.CancelScope()
         self._neighbour = Neighbour(
@@ -31,6 +35,7 @@ class DirectLink:
             exchange.codec_for(path),
             lambda chunks, now: link.write(chunks, now=now),
             exchange.fail,
+            bulk=self._bulk,
             on_switch=self._switched.set,
             end=self._end,
             drained=link.drained,
@@ -47,15 +52,16 @@ class DirectLink:
                     nursery.start_soon(pay_debts, self._neighbour)
                     await self._switched.wait()
                     while frames := await self._link.read():
-                        no_hurry = True
-                        for frame in frames:
-                            no_hurry &= self._exchange.take(self._neighbour, *frame)
+                        take = partial(self._exchange.take, self._neighbour)
+                        hurry = sum([not take(*frame) for frame in frames])
+                        frames.clear()  # memory that is to be given back when it is not used any more
                         self._exchange.raise_failure()
-                        if no_hurry:
+                        if not hurry:
                             await rest(self._neighbour)
                     await trio.sleep_forever()  # the parent will tell
         finally:
             self._link.close()
+            self._bulk.close()
 
     def _end(self) -> None:
         """The other one is gone: take what it has still said."""

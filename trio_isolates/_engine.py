@@ -36,6 +36,7 @@ import trio_parallel
 from attrs import define, field
 
 from . import _boot, _environment
+from ._bulk import Bulk
 from ._deaths import (
     Death,
     EndedEarly,
@@ -46,9 +47,10 @@ from ._deaths import (
     shorten_dump,
 )
 from ._interrupt import SIGNAL
-from ._link import Pipe, SocketPipe, receive_fds, send_fds
+from ._link import Pipe, SocketPipe, receive_fds
 from ._memory import TAIL_SIZE, Page
 from ._messages import Changes
+from ._side import SocketSide
 
 _REASON_WAIT: Final = 0.09  # seconds that a death seen by the kernel waits for trio-parallel's exit code
 _PEAK_WAIT: Final = 0.02  # and where the exit code is known, for the word of how much memory it had
@@ -85,10 +87,15 @@ class Host(Protocol):
         ...
 
     @property
-    def hand_over(self) -> Callable[[int], int] | None:
-        """Gives the isolate a descriptor, and returns the number under which a frame may speak of it.
+    def bulk(self) -> Bulk:
+        """By which large memory travels."""
+        ...
 
-        Raises `OSError`. None where there are no descriptors.
+    @property
+    def hand_over(self) -> Callable[[Sequence[int]], int] | None:
+        """Gives the isolate descriptors, and returns the number under which a frame may speak of them.
+
+        Raises `OSError`. None where the isolate can use none.
         """
         ...
 
@@ -113,13 +120,13 @@ class _Started:
     pipe: SocketPipe
     page: Page
     pidfd: int
-    _side: socket.socket
+    bulk: Bulk
+    hand_over: Callable[[Sequence[int]], int]
     _give_up: Callable[[], None]
     _memory_watch: MemoryWatch
     _dead: trio.Event = field(factory=trio.Event)
     _released: trio.Event = field(factory=trio.Event)
     _death: Death | None = None
-    _handed_over: int = 0
 
     @property
     def is_gone(self) -> bool:
@@ -181,11 +188,6 @@ class _Started:
     def kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-
-    def hand_over(self, fd: int) -> int:
-        self._handed_over += 1
-        send_fds(self._side, _boot.FD_NUMBER.pack(self._handed_over), [fd])
-        return self._handed_over
 
     def interrupt(self) -> None:
         if self.is_gone:
@@ -354,7 +356,10 @@ class ProcessEngine:
                     theirs.close()
                     their_side.close()
                     pid, pidfd = hello
-                    started = _Started(pid, pipe, page, pidfd, side, job.scope.cancel, memory_watch)
+                    beside = SocketSide(side)
+                    started = _Started(
+                        pid, pipe, page, pidfd, Bulk(beside), beside.send, job.scope.cancel, memory_watch
+                    )
                     task_status.started(started)
                     await started.watch(job)
                     job.scope.cancel()

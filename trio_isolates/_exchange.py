@@ -18,12 +18,15 @@ from itertools import count
 from typing import Any, Final, Literal, final
 from weakref import WeakValueDictionary
 
+from ._bulk import Bulk
 from ._errors import ProtocolError, UnsendableError
 from ._identities import Identities
 from ._inbox import COUNT, Inbox, Unopened
 from ._messages import (
     CREDIT,
     DEFINE,
+    FORGET,
+    FREE,
     GONE,
     INTRODUCE,
     MESSAGE,
@@ -33,6 +36,7 @@ from ._messages import (
     SHUT,
     SWITCH,
     WAITING,
+    Buffer,
     Chunk,
 )
 from ._peers import ENVELOPE, Neighbour, Path, Peer, Window, nowhere
@@ -91,7 +95,7 @@ class Exchange:
         # Those of which only ports are known, as long as somebody has one: nobody tells of their end.
         self._strangers: WeakValueDictionary[Path, Peer] = WeakValueDictionary()
         self._inboxes: dict[int, Inbox] = {}
-        self._abandoned: deque[Inbox] = deque()
+        self._loose_ends: deque[Callable[[], None]] = deque()
         self._relayed: dict[Path, set[Neighbour]] = {}  # who has sent through here, by where to
         self._port_numbers = count(1)
         self._child_numbers = count(1)
@@ -156,12 +160,16 @@ class Exchange:
 
     def abandon(self, inbox: Inbox) -> None:
         """Nobody can receive from it any more. May be called in a garbage collection."""
-        self._abandoned.append(inbox)
+        self.soon(inbox.close)
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have it called where frames are taken. May be called at any time, by any thread."""
+        self._loose_ends.append(function)
         self.wake()
 
     def sweep(self) -> None:
-        while self._abandoned:
-            self._abandoned.popleft().close()
+        while self._loose_ends:
+            self._loose_ends.popleft()()
 
     def window(self, path: Path, number: int, size: int) -> Window:
         return self._peer(path).window(number, size)
@@ -215,10 +223,20 @@ class Exchange:
         else:
             self._children[neighbour.path] = neighbour
         self._peers[neighbour.path] = self._make_peer(neighbour.path, neighbour.codec, neighbour)
+        self.attach(neighbour)
 
-    def expect_parent(self, codec: Codec) -> None:
+    def attach(self, neighbour: Neighbour) -> None:
+        """From now on, it is told what of its memory is free again."""
+
+        def say(kind: int, number: int) -> None:
+            neighbour.write(encode(kind, number), False)
+
+        neighbour.bulk.attach(say, self.soon)
+
+    def expect_parent(self, codec: Codec, bulk: Bulk | None = None) -> None:
         """Know the parent before anything is said to it: the first message may have send ports in it."""
-        self.connect(Neighbour(self.parent_path, codec, nowhere, self.fail), is_parent=True)
+        parent = Neighbour(self.parent_path, codec, nowhere, self.fail, bulk=bulk or Bulk())
+        self.connect(parent, is_parent=True)
 
     def disconnect(self, neighbour: Neighbour) -> None:
         """A child is gone, and with it all behind it."""
@@ -237,6 +255,7 @@ class Exchange:
         peer = self._peer(neighbour.path)
         peer.send(SWITCH, 0)
         peer.neighbour = self._direct[neighbour.path] = neighbour
+        self.attach(neighbour)
 
     def _introduce(self, one: Neighbour, other: Neighbour) -> None:
         """Have two children talk to each other directly, if both can."""
@@ -245,7 +264,10 @@ class Exchange:
         try:
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                first, second = one.hand_over(ours.fileno()), other.hand_over(theirs.fileno())
+                our_side, their_side = socket.socketpair()
+                with our_side, their_side:
+                    first = one.hand_over([ours.fileno(), our_side.fileno()])
+                    second = other.hand_over([theirs.fileno(), their_side.fileno()])
         except OSError:  # no descriptors left, or too many on their way: it goes by us, as before
             return
         one.write(encode(INTRODUCE, first, [other.path]), True)
@@ -281,7 +303,7 @@ class Exchange:
     # Frames.
 
     def take(
-        self, neighbour: Neighbour, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]
+        self, neighbour: Neighbour, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]
     ) -> bool:
         """A frame for ports has come from a neighbour. Return True if there is no hurry for the next one.
 
@@ -298,6 +320,8 @@ class Exchange:
                 self._lose(bytes(body))
             elif kind in (PAUSE, RESUME):
                 self._control(kind, ident)
+            elif kind in (FREE, FORGET):
+                neighbour.bulk.take(kind, ident)
             else:
                 self.accept(self._peers[neighbour.path], kind, ident, body, buffers)
         except struct.error as exc:
@@ -331,7 +355,7 @@ class Exchange:
         finally:
             self._source = None
 
-    def _take_relay(self, neighbour: Neighbour, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    def _take_relay(self, neighbour: Neighbour, body: Chunk, buffers: Sequence[Buffer]) -> None:
         kind, ident, destination, source, content = _open_relay(body)
         if destination == self.path:
             peer = self._peer(source)
@@ -344,20 +368,23 @@ class Exchange:
             return
         self._relayed.setdefault(destination, set()).add(neighbour)
         self._relayed.setdefault(source, set()).add(way)  # who must hear of it when the other is gone
-        way.write(encode(RELAY, 0, [body], buffers), True)
+        try:
+            way.write(way.bulk.encode(RELAY, 0, [body], buffers), True)
+        except UnsendableError as exc:  # more than 2 GiB handed over, with no descriptor left on this hop
+            neighbour.on_error(exc)
         if source == neighbour.path and destination == way.path:
             neighbour.talks[destination] = talks = neighbour.talks.get(destination, 0) + 1
             if talks == _ACQUAINTED and way.talks.get(source, 0) < _ACQUAINTED:
                 self._introduce(neighbour, way)
 
-    def _deliver(self, peer: Peer, inbox: Inbox, body: Chunk, buffers: Sequence[memoryview]) -> bool:
+    def _deliver(self, peer: Peer, inbox: Inbox, body: Chunk, buffers: Sequence[Buffer]) -> bool:
         try:
             message = peer.codec.loads(body, buffers)
         except UnsendableError as exc:
             message = Unopened(exc)
         return inbox.deliver(peer, message)
 
-    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    def accept(self, peer: Peer, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]) -> None:
         """A frame for a port has come from a peer."""
         if kind in (MESSAGE, WAITING):
             inbox = self._inboxes.get(ident)

@@ -33,9 +33,19 @@ _IMPORT: Final = frozenset(
 )
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
-    for name in {"_boot", "_by_value", "_direct", "_entry", "_exceptions", "_exchange"}
+    for name in {"_boot", "_bulk", "_by_value", "_direct", "_entry", "_exceptions", "_exchange"}
     | {"_identities", "_inbox", "_interrupt", "_link", "_memory", "_peers", "_pickling"}
-    | {"_ports", "_progress", "_service", "_sync_server", "_async_server", "_wire"}
+    | {
+        "_ports",
+        "_progress",
+        "_service",
+        "_shared_buffer",
+        "_side",
+        "_sync_server",
+        "_async_server",
+        "_views",
+        "_wire",
+    }
 )
 _LOCKING: Final = frozenset({"logging", "threading"})
 _STARTS: Final = frozenset({("subprocess", "__init__"), ("multiprocessing.process", "start")})

@@ -32,7 +32,7 @@ from ._messages import (
     ERROR,
     FAILED,
     FAULT,
-    GONE,
+    FORGET,
     INIT,
     LOG,
     MAKE,
@@ -43,6 +43,7 @@ from ._messages import (
     SPEC,
     STATE,
     VALUE,
+    Buffer,
     Chunk,
     Mode,
     Spec,
@@ -57,7 +58,7 @@ from ._wire import encode, encode_definitions
 _STEPS: Final = {0: "", INIT: "init= raised ", STATE: "state= raised ", MAKE: "cls(*args) raised "}
 _DRAIN_WAIT: Final = 0.05  # seconds that a dead isolate's last frames are waited for
 
-Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[memoryview]], None]
+Answers: TypeAlias = Callable[[int, int, Chunk, Sequence[Buffer]], None]
 Wants: TypeAlias = Callable[[int], Callable[[], bool]]
 
 
@@ -122,6 +123,11 @@ class Isolate:
         return None if self._host is None else self._host.pid
 
     @property
+    def mapped_bytes(self) -> int:
+        """The memory that it and we have mapped for large messages."""
+        return self._neighbour.bulk.mapped_bytes
+
+    @property
     def host(self) -> Host:
         assert self._host is not None
         return self._host
@@ -171,12 +177,14 @@ class Isolate:
             self._link.close()
         self._exchange.disconnect(self._neighbour)
         self._neighbour.write = nowhere
+        self._neighbour.bulk.close()
         self._on_answer, self._on_death, self._on_room = _unanswered, _nothing, _nothing
         self.codec.close()
 
     async def _live(self, host: Host, nursery: trio.Nursery) -> None:
-        self._link = link = Link(host.pipe, self._on_room)
         neighbour = self._neighbour
+        neighbour.bulk = host.bulk
+        self._link = link = Link(host.pipe, self._on_room, find=host.bulk.find)
         neighbour.is_near = link.is_near
         self._exchange.connect(neighbour)
         nursery.start_soon(link.run_writer)
@@ -215,12 +223,13 @@ class Isolate:
                     elif VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
                         no_hurry = False
-                    elif MESSAGE <= kind <= GONE:
+                    elif MESSAGE <= kind <= FORGET:
                         no_hurry &= self._exchange.take(self._neighbour, kind, ident, body, buffers)
                     else:
                         self._take(kind, ident, body, buffers)
                         no_hurry = False
-                frames, body, buffers = [], b"", ()  # they may be large, and nothing may come for long
+                frames.clear()
+                body, buffers = b"", ()  # memory that is to be given back when it is not used any more
                 if no_hurry:
                     await rest(self._neighbour)
         except ProtocolError as exc:
@@ -230,7 +239,7 @@ class Isolate:
         if not self.was_told_to_end:
             self.host.kill()
 
-    async def _take_large(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    async def _take_large(self, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]) -> None:
         """Take a frame with a large message, built while others run; what comes behind it waits."""
         build = self._builder.build
         load = self.codec.loads if kind == VALUE else partial(load_error, self.codec)
@@ -244,7 +253,7 @@ class Isolate:
                 self.building = 0
             if not self._was_killed:  # else it is unanswered
                 self._on_answer(*((CANCELLED, ident, b"") if built is None else (kind, ident, built)), ())
-        elif MESSAGE <= kind <= GONE:
+        elif MESSAGE <= kind <= FORGET:
             found = self._exchange.find_inbox(self._neighbour, kind, ident, body)
             if found is None:
                 self._exchange.take(self._neighbour, kind, ident, body, buffers)
@@ -266,7 +275,7 @@ class Isolate:
         """For how long messages have been built so far, and those behind them have not been read."""
         return self._builder.seconds
 
-    def _take(self, kind: int, ident: int, body: Chunk, buffers: Sequence[memoryview]) -> None:
+    def _take(self, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]) -> None:
         if kind == DEFINE:
             self.codec.define(ident, bytes(body))
         elif kind == READY:
@@ -302,14 +311,17 @@ class Isolate:
         kind: int,
         ident: int,
         chunks: list[Chunk],
-        buffers: Sequence[memoryview] = (),
+        buffers: Sequence[Buffer] = (),
         definitions: Sequence[tuple[int, bytes]] = (),
         *,
         now: bool = True,
     ) -> None:
         """Queue one frame, after those with the definitions that it needs."""
         self.define(definitions)  # first and by themselves: they stay said, even if the message is too large
-        self.link.write(encode(kind, ident, chunks, buffers), now=now)
+        if buffers or len(chunks) > 1:
+            self.link.write(self._neighbour.bulk.encode(kind, ident, chunks, buffers), now=now)
+        else:
+            self.link.write(encode(kind, ident, chunks), now=now)
 
     def define(self, definitions: Sequence[tuple[int, bytes]]) -> None:
         """Queue definitions, which the codec takes for said from now on."""
@@ -409,7 +421,7 @@ def _nothing() -> None:
     pass
 
 
-def _unanswered(_kind: int, _ident: int, _body: Chunk, _buffers: Sequence[memoryview]) -> None:
+def _unanswered(_kind: int, _ident: int, _body: Chunk, _buffers: Sequence[Buffer]) -> None:
     pass
 
 

@@ -19,7 +19,7 @@ from typing import Final, Protocol, final
 import trio
 
 from ._messages import Chunk, Frame
-from ._wire import Decoder
+from ._wire import Decoder, Find, nowhere
 
 _BATCH: Final = 512  # chunks a system call; Linux takes 1,024 at most
 _HIGH_WATER: Final = 4 << 20  # queued bytes above which callers should wait before they add more
@@ -101,11 +101,13 @@ def _kept(chunks: list[Chunk]) -> list[Chunk]:
 
 @final
 class Link:
-    """An end of a link for Trio. Somebody must run `run_writer()` and call `read()`."""
+    """An end of a link for Trio. Somebody must run `run_writer()` and call `read()`. find: see `Decoder`."""
 
-    def __init__(self, pipe: Pipe, on_room: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, pipe: Pipe, on_room: Callable[[], None] = lambda: None, *, find: Find = nowhere
+    ) -> None:
         self._pipe = pipe
-        self._decoder = Decoder()
+        self._decoder = Decoder(find=find)
         self._out: list[Chunk] = []
         self._queued = 0  # bytes
         self._on_room = on_room
@@ -243,10 +245,10 @@ class Link:
 class BlockingLink:
     """An end of a link for sync code: reads and writes block the calling thread."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, find: Find = nowhere) -> None:
         sock.setblocking(True)
         self._socket = sock
-        self._decoder = Decoder()
+        self._decoder = Decoder(find=find)
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
-Frame: TypeAlias = tuple[int, int, Chunk, Sequence[memoryview]]
+Buffer: TypeAlias = Any
+"""A flat view of bytes that travels beside a body, or a `SharedBuffer`."""
+Frame: TypeAlias = tuple[int, int, Chunk, Sequence[Buffer]]
 """A decoded frame: its kind, its ident, the body, the buffers beside the body."""
 
 # Parent to isolate. The ident of the first five is the call's; call ids rise in the order of sending.
@@ -47,20 +49,24 @@ WAITING: Final = 35  # to a port: somebody waits for a place
 RELAY: Final = 36  # one of the above, or a DEFINE, to or from an isolate further away
 GONE: Final = 37  # the path of an isolate: it is gone, and all behind it
 
+# Between the two ends of a link, either way. The ident is that of a piece of memory.
+FREE: Final = 38  # nobody looks at what was sent in it any more
+FORGET: Final = 39  # nothing will be sent in it any more
+
 # Parent to isolate.
-PAUSE: Final = 38  # the ident: the pause's own number
-RESUME: Final = 39  # the same
-PING: Final = 40
-ADDRESS: Final = 41  # where in the tree of isolates this one is; the first frame
+PAUSE: Final = 40  # the ident: the pause's own number
+RESUME: Final = 41  # the same
+PING: Final = 42
+ADDRESS: Final = 43  # where in the tree of isolates this one is; the first frame
 
 # Isolate to parent.
-PONG: Final = 42  # the ident is the PING's
-FAULT: Final = 43  # an exception that nobody waits for, of an isolate that goes on all the same
+PONG: Final = 44  # the ident is the PING's
+FAULT: Final = 45  # an exception that nobody waits for, of an isolate that goes on all the same
 
 INTRODUCE: Final = (
-    44  # parent to isolate: the path of another one; a socket to it is handed over, under this ident
+    46  # parent to isolate: the path of another one; sockets to it are handed over, under this ident
 )
-SWITCH: Final = 45  # from one of these to the other, the last relayed frame: the socket is used from now on
+SWITCH: Final = 47  # from one of these to the other, the last relayed frame: the socket is used from now on
 
 KINDS: Final = (
     frozenset(range(CALL, DEFINE + 1))

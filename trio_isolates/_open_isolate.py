@@ -27,6 +27,7 @@ from ._messages import CALL, PAUSE, RESUME
 from ._options import ProcessOptions, make_changes, make_options
 from ._pickling import Codec
 from ._ports import SendPort
+from ._shared_buffer import own
 from ._supervisor import Crew, only, open_crew
 
 T = TypeVar("T")
@@ -187,7 +188,7 @@ class Isolate(Generic[T_co]):
             raise TypeError(f"give a SendPort, not {port!r}")
         codec = Codec(side=0)
         chunks, buffers, _ = codec.dumps(message, "message")
-        message = codec.loads(b"".join(chunks), [memoryview(bytearray(buffer)) for buffer in buffers])
+        message = codec.loads(b"".join(chunks), own(buffers))
         if self._ended.is_set():
             port.post(message)
         else:

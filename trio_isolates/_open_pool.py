@@ -117,7 +117,8 @@ def open_pool(
         max_calls_per_worker: after so many calls (of `map`: items) an isolate is relieved by a new
             one: it finishes what it has, tears down and ends. No call is lost, or fails.
         max_memory: in bytes: an isolate that holds more resident memory after a call is relieved. It is
-            looked at every 50 ms at most. Not on Linux: needs psutil.
+            looked at every 50 ms at most; segments of large messages do not count. Not on Linux: needs
+            psutil.
         restart: the policy for all of them together; None: those that die are not replaced.
 
     Raises what `open_worker` raises; `IsolateSpawnError` if all of the first round fail.

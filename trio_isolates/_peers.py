@@ -17,8 +17,11 @@ import outcome
 import trio
 from attrs import define, field
 
-from ._messages import DEFINE, MESSAGE, RELAY, WAITING, Chunk
+from ._bulk import Bulk
+from ._errors import UnsendableError
+from ._messages import DEFINE, MESSAGE, RELAY, WAITING, Buffer, Chunk
 from ._pickling import Codec, Pickled
+from ._shared_buffer import own
 from ._wire import encode, encode_definitions
 
 Path: TypeAlias = bytes
@@ -48,7 +51,8 @@ class Neighbour:
     write: queues a frame on the link; now: to be sent at once. on_error: takes what a handler of a
     `RawReceivePort` raised over a message from there. is_near: a frame there costs next to nothing.
 
-    hand_over: gives it a descriptor and returns its number there; None: it takes none. talks: how
+    bulk: how large memory goes there and comes from there. hand_over: gives it descriptors and returns
+    their number there; None: it takes none. talks: how
     many frames were relayed from it to others. on_switch, end, drained, finish: see `DirectLink`.
     read_on: ends the rest of who reads from it.
     """
@@ -58,7 +62,8 @@ class Neighbour:
     write: Callable[[list[Chunk], bool], None]
     on_error: Callable[[BaseException], None]
     is_near: bool = False
-    hand_over: Callable[[int], int] | None = None
+    bulk: Bulk = field(factory=Bulk)
+    hand_over: Callable[[Sequence[int]], int] | None = None
     on_switch: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
     drained: Callable[[], Awaitable[None]] | None = None
@@ -67,6 +72,14 @@ class Neighbour:
     read_on: Callable[[], None] = lambda: None
     owed: dict[object, Callable[[], None]] = field(factory=dict[object, Callable[[], None]])
     on_debt: Callable[[], None] = lambda: None
+
+    def encode(
+        self, kind: int, ident: int, chunks: Sequence[Chunk], buffers: Sequence[Buffer] = ()
+    ) -> list[Chunk]:
+        """Return a frame for it. Raises `UnsendableError`."""
+        if buffers or len(chunks) > 1:
+            return self.bulk.encode(kind, ident, chunks, buffers)
+        return encode(kind, ident, chunks)
 
     def pay(self) -> None:
         """Give the credits that were held back for company."""
@@ -104,7 +117,11 @@ class Window:
         self.in_flight += 1
         if self.in_flight == 1:
             peer.busy.add(self)
-        peer.send(MESSAGE, self.number, pickled)
+        try:
+            peer.send(MESSAGE, self.number, pickled)
+        except UnsendableError:
+            self.credit(1)
+            raise
 
     def ask(self) -> None:
         """Tell the port that somebody waits here: places are to be given back one by one, not by and by."""
@@ -158,7 +175,7 @@ class Peer:
     path: Path
     codec: Codec
     neighbour: Neighbour | None
-    accept: Callable[[Peer, int, int, Chunk, Sequence[memoryview]], object]
+    accept: Callable[[Peer, int, int, Chunk, Sequence[Buffer]], object]
     is_gone: bool = False
     keep: Callable[[Peer], None] | None = None  # told when something is said to it for the first time
     windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary[int, Window])
@@ -176,26 +193,30 @@ class Peer:
         chunks, buffers, definitions = pickled
         neighbour = self.neighbour
         if neighbour is None:
-            copies = [memoryview(bytearray(buffer)) for buffer in buffers]
-            self.accept(self, kind, ident, b"".join(chunks), copies)
+            self.accept(self, kind, ident, b"".join(chunks), own(buffers))
         elif neighbour.path == self.path:
             if definitions:
                 neighbour.write(encode_definitions(definitions), False)
-            neighbour.write(encode(kind, ident, chunks, buffers), now)
+            neighbour.write(neighbour.encode(kind, ident, chunks, buffers), now)
         else:
             if self.keep is not None:
                 keep, self.keep = self.keep, None
                 keep(self)
             for number, blob in definitions:
-                neighbour.write(self._relay(DEFINE, number, [blob]), False)
-            neighbour.write(self._relay(kind, ident, chunks, buffers), now)
+                neighbour.write(self._relay(neighbour, DEFINE, number, [blob]), False)
+            neighbour.write(self._relay(neighbour, kind, ident, chunks, buffers), now)
 
     def _relay(
-        self, kind: int, ident: int, chunks: Sequence[Chunk], buffers: Sequence[memoryview] = ()
+        self,
+        neighbour: Neighbour,
+        kind: int,
+        ident: int,
+        chunks: Sequence[Chunk],
+        buffers: Sequence[Buffer] = (),
     ) -> list[Chunk]:
         source = self.home
         envelope = ENVELOPE.pack(kind, ident, len(self.path), len(source)) + self.path + source
-        return encode(RELAY, 0, [envelope, *chunks], buffers)
+        return neighbour.encode(RELAY, 0, [envelope, *chunks], buffers)
 
     def lose(self) -> None:
         """It is gone: nobody there will take or give a place any more."""

@@ -39,15 +39,16 @@ from ._by_value import (
 )
 from ._errors import CallInterrupted, ProtocolError, UnsendableError
 from ._identities import ID_SIZE, Identities
-from ._messages import Chunk
+from ._messages import Buffer, Chunk
 from ._pieces import work_here
+from ._shared_buffer import SharedBuffer, Token, reduce_shared
 from ._unpickling import LARGE, built_in, load_in_pieces, without_frames
 from ._unsendable import try_str, type_name, unsendable
 from ._wire import MAX_BUFFERS, MAX_MESSAGE_SIZE, body_size
 
 Definition: TypeAlias = tuple[int, bytes]
 Member: TypeAlias = tuple[int, Any, tuple[str, str] | None]  # number, object, module and name of the global
-Pickled: TypeAlias = tuple[list[Chunk], list[memoryview], list[Definition]]
+Pickled: TypeAlias = tuple[list[Chunk], list[Buffer], list[Definition]]
 """A message: the pickle in chunks, the buffers beside it, the definitions that must go before it."""
 
 _IN_BAND: Final = 4096  # bytes below which a buffer is cheaper inside the pickle
@@ -122,7 +123,7 @@ class _Pickler(pickle.Pickler):
         self,
         codec: Codec,
         chunks: list[Chunk],
-        buffers: list[memoryview] | None,
+        buffers: list[Buffer] | None,
         group: list[Member] | None = None,
     ) -> None:
         def take(buffer: pickle.PickleBuffer) -> bool:
@@ -130,6 +131,9 @@ class _Pickler(pickle.Pickler):
                 view = buffer.raw()
             except BufferError:  # not contiguous
                 return True
+            if type(view.obj) is Token and buffers is not None:
+                buffers.append(view.obj.buffer)
+                return False
             if view.nbytes < _IN_BAND or buffers is None or len(buffers) >= MAX_BUFFERS:
                 return True
             buffers.append(view)
@@ -138,6 +142,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(_Sink(chunks.append), protocol=5, buffer_callback=take)
         self._codec = codec
         self._group = group
+        self._buffers = buffers
         self._namespaces: dict[int, _Namespace] = {}
         self.is_used_up = False  # it remembers more than `clear_memo` clears
 
@@ -152,7 +157,11 @@ class _Pickler(pickle.Pickler):
                 return reduced
         elif kind is not ContextVar:
             reduce = REDUCERS.get(kind)
-            return NotImplemented if reduce is None else reduce(obj)
+            if reduce is not None:
+                return reduce(obj)
+            if kind is SharedBuffer and self._buffers is not None and len(self._buffers) < MAX_BUFFERS:
+                return reduce_shared(obj)
+            return NotImplemented
         return self._reduce_dynamic(obj)
 
     def _reduce_dynamic(self, obj: Any) -> Any:
@@ -227,7 +236,7 @@ class Codec:
 
     def _reset(self) -> None:
         self._chunks: list[Chunk] = []
-        self._buffers: list[memoryview] = []
+        self._buffers: list[Buffer] = []
         self._pickler = _Pickler(self, self._chunks, self._buffers)
 
     @trio.lowlevel.enable_ki_protection
@@ -269,7 +278,7 @@ class Codec:
         chunks, _, definitions = self._dump_aside(value, root, None)
         return b"".join(chunks), definitions
 
-    def _dump_aside(self, value: object, root: str, buffers: list[memoryview] | None) -> Pickled:
+    def _dump_aside(self, value: object, root: str, buffers: list[Buffer] | None) -> Pickled:
         """Pickle a message, maybe in the middle of another, before which it will be sent."""
         outer = self._definitions, self._new
         self._definitions, self._new = [], []
@@ -289,13 +298,14 @@ class Codec:
         self._definitions, self._new = [], []
         return chunks, views, definitions
 
-    def _done(self, chunks: list[Chunk], buffers: list[memoryview], value: object, root: str) -> Pickled:
+    def _done(self, chunks: list[Chunk], buffers: list[Buffer], value: object, root: str) -> Pickled:
         # A bytearray is here the very one that was pickled, and its owner may resize it before it is sent.
         chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
         if len(chunks) > 1:
             chunks = without_frames(chunks)
         definitions = self._definitions
-        size = max([body_size(chunks, buffers), *(len(blob) for _, blob in definitions)])
+        views = [buffer for buffer in buffers if isinstance(buffer, memoryview)]
+        size = max([body_size(chunks, views), *(len(blob) for _, blob in definitions)])
         if size > MAX_MESSAGE_SIZE:
             self._forget()
             words = f"{root}: it has {size} bytes; the limit is {MAX_MESSAGE_SIZE} bytes"
@@ -308,7 +318,7 @@ class Codec:
             outer = self._definitions, self._new
             self._definitions, self._new = [], []
             try:
-                _Pickler(self, [], None).dump(part)
+                _Pickler(self, [], []).dump(part)
             except CallInterrupted:
                 raise
             except BaseException as exc:
@@ -398,7 +408,7 @@ class Codec:
         return self._objects[number]
 
     @trio.lowlevel.enable_ki_protection
-    def loads(self, body: Chunk, buffers: Sequence[Chunk] = ()) -> Any:
+    def loads(self, body: Chunk, buffers: Sequence[Chunk | SharedBuffer] = ()) -> Any:
         """Unpickle a message. Raises `UnsendableError` from whatever was raised meanwhile."""
         is_large = len(body) >= LARGE
         if is_large and (built := built_in(body)) is not None:

@@ -23,8 +23,11 @@ def _psutil() -> Any:
     return psutil
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process, shared pages included; 0 if it is gone."""
+def resident_bytes(pid: int, segments: int = 0) -> int:
+    """Return the resident memory of a process, shared pages included; 0 if it is gone.
+
+    segments: bytes of large messages that it has mapped, which are not counted: they are not its own.
+    """
     if sys.platform != "linux":
         psutil = _psutil()
         try:
@@ -33,6 +36,7 @@ def resident_bytes(pid: int) -> int:
             return 0
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
+            resident, shared = [int(field) * _PAGE for field in file.read().split()[1:3]]
+            return resident - min(segments, shared)
     except OSError:
         return 0

@@ -142,7 +142,6 @@ class Service:
         self.spec = spec
         self.codec = codec
         self.exchange = exchange
-        self.receive_fd: Callable[[int], int] = operator.neg  # set where descriptors can be handed over
         self.interrupter = interrupter
         self.title = title
         self.flush = flush
@@ -282,7 +281,10 @@ class Service:
         chunks, buffers, definitions = pickled
         first = encode_definitions(definitions) if definitions else []
         try:
-            return first + encode(kind, ident, chunks, buffers)
+            if not buffers and len(chunks) == 1:
+                return first + encode(kind, ident, chunks)
+            assert self.exchange.parent is not None
+            return first + self.exchange.parent.encode(kind, ident, chunks, buffers)
         except UnsendableError as exc:  # too large; the definitions stay said
             return first + self.encode(ERROR, ident, exc)
 

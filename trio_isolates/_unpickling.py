@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 import outcome
 
-from ._messages import Chunk
+from ._messages import Buffer, Chunk
 from ._pieces import Work
 from ._wire import let_go
 
@@ -77,7 +77,7 @@ def without_frames(chunks: list[Chunk]) -> list[Chunk]:
     return kept
 
 
-def load_in_pieces(work: Work, body: Chunk, buffers: Sequence[Chunk]) -> Any:
+def load_in_pieces(work: Work, body: Chunk, buffers: Sequence[Buffer]) -> Any:
     """Unpickle a large message, in the middle of work that is done in pieces."""
     source = _Source(work, body)
     unpickler = _open(source, buffers)
@@ -129,7 +129,7 @@ class _Source:
         raise pickle.UnpicklingError("a pickle of protocol 5 has no lines")
 
 
-def _open(source: Any, buffers: Sequence[Chunk] = ()) -> pickle.Unpickler:
+def _open(source: Any, buffers: Sequence[Buffer] = ()) -> pickle.Unpickler:
     return pickle.Unpickler(source, buffers=buffers)  # whose read may give any buffer, whatever its types say
 
 

@@ -1,19 +1,23 @@
 """Frames to bytes and bytes to frames.
 
 A frame is a fixed header, the sizes of its buffers, the buffers (each begins at a multiple of 64
-bytes after the header, so that arrays in it are aligned), the body. This module does not know what a
-body means, and owns no socket: the decoder offers memory to read into and is told how much was read.
+bytes after the header, so that arrays in it are aligned), the body. Of a buffer that lies elsewhere the
+frame has only its place, a number; the body itself may lie elsewhere too. This module does not know what a
+body means, nor where the places are, and owns no socket: the decoder offers memory to read into and is
+told how much was read.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, final
+
+from attrs import frozen
 
 from ._errors import ProtocolError, UnsendableError
-from ._messages import DEFINE, KINDS, Chunk, Frame
+from ._messages import DEFINE, KINDS, Buffer, Chunk, Frame
 
 HEADER: Final = struct.Struct("<QQHBB")  # bytes after the header, ident, number of buffers, kind, mark
 MAX_MESSAGE_SIZE: Final = 2 << 30
@@ -23,6 +27,10 @@ KEPT_SCRATCH: Final = 64 << 20
 _READ_MOST: Final = 1 << 20  # bytes of a large frame at once; fresh memory is slow, and others wait meanwhile
 
 _MARK: Final = 0xD1
+_MARK_ELSEWHERE: Final = 0xD2  # the body is the last of the buffers
+_ELSEWHERE: Final = 1 << 63  # with a size: after the sizes comes the number of the place, for each of them
+_FOR_GOOD: Final = 1 << 62
+_SIZE_ONLY: Final = _FOR_GOOD - 1
 _SIZE: Final = struct.Struct("<Q")
 _ALIGNMENT: Final = 64
 _PADDING: Final = bytes(_ALIGNMENT)
@@ -30,11 +38,33 @@ _LARGE: Final = 128 << 10
 _EMPTY: Final[tuple[memoryview, ...]] = ()
 
 
-def body_size(chunks: Sequence[Chunk], buffers: Sequence[memoryview]) -> int:
+@final
+@frozen
+class Place:
+    """Where a buffer lies, instead of in the frame; for_good: it is the receiver's from now on."""
+
+    number: int
+    size: int
+    for_good: bool = False
+
+
+Find: TypeAlias = Callable[[int, int, bool], Buffer]
+"""Gives what lies in a place, by its number, its size, and whether it is handed over for good."""
+
+
+def nowhere(number: int, _size: int, _for_good: bool) -> Buffer:
+    raise ProtocolError(f"a buffer in a place {number}, where there are none")
+
+
+def body_size(chunks: Sequence[Chunk], buffers: Sequence[memoryview | Place]) -> int:
     """Return how many bytes come after the header of a frame."""
     size = _SIZE.size * len(buffers)
     for buffer in buffers:
-        size += -size % _ALIGNMENT + len(buffer)
+        if isinstance(buffer, Place):
+            size += _SIZE.size
+    for buffer in buffers:
+        if not isinstance(buffer, Place):
+            size += -size % _ALIGNMENT + len(buffer)
     return size + sum(map(len, chunks))
 
 
@@ -42,30 +72,47 @@ def encode(
     kind: int,
     ident: int,
     chunks: Sequence[Chunk] = (b"",),
-    buffers: Sequence[memoryview] = (),
+    buffers: Sequence[memoryview | Place] = (),
+    *,
+    body: Place | None = None,
 ) -> list[Chunk]:
     """Return the frame as chunks, in order; large chunks and buffers are not copied.
 
-    chunks is the body in pieces; buffers are flat views of bytes that travel beside it. Raises
-    `UnsendableError` if the frame would be larger than `MAX_MESSAGE_SIZE` bytes.
+    chunks is the body in pieces, body its place if it lies elsewhere; buffers are flat views of bytes
+    that travel beside it, or their places. Raises `UnsendableError` if the frame would be larger than
+    `MAX_MESSAGE_SIZE` bytes.
     """
-    if len(chunks) == 1 and not buffers and len(body := chunks[0]) < READ_SIZE:
-        return [HEADER.pack(len(body), ident, 0, kind, _MARK) + body]
+    if len(chunks) == 1 and not buffers and len(only := chunks[0]) < READ_SIZE and body is None:
+        return [HEADER.pack(len(only), ident, 0, kind, _MARK) + only]
+    mark = _MARK
+    if body is not None:
+        mark, chunks, buffers = _MARK_ELSEWHERE, (), [*buffers, body]
     length = body_size(chunks, buffers)
     if length > MAX_MESSAGE_SIZE:
         raise UnsendableError(f"the message has {length} bytes; the limit is {MAX_MESSAGE_SIZE} bytes")
     if len(buffers) > MAX_BUFFERS:
         raise UnsendableError(f"the message has {len(buffers)} buffers; the limit is {MAX_BUFFERS}")
-    sizes = b"".join(_SIZE.pack(len(buffer)) for buffer in buffers)
-    frame: list[Chunk] = [HEADER.pack(length, ident, len(buffers), kind, _MARK) + sizes]
+    sizes = _sizes(buffers)
+    frame: list[Chunk] = [HEADER.pack(length, ident, len(buffers), kind, mark) + sizes]
     pos = len(sizes)
     for buffer in buffers:
+        if isinstance(buffer, Place):
+            continue
         gap = -pos % _ALIGNMENT
         if gap:
             frame.append(_PADDING[:gap])
         frame.append(buffer)
         pos += gap + len(buffer)
     return frame + list(chunks)
+
+
+def _sizes(buffers: Sequence[memoryview | Place]) -> bytes:
+    places = [buffer for buffer in buffers if isinstance(buffer, Place)]
+    sizes = [
+        buffer.size | _ELSEWHERE | buffer.for_good * _FOR_GOOD if isinstance(buffer, Place) else len(buffer)
+        for buffer in buffers
+    ]
+    return b"".join(map(_SIZE.pack, [*sizes, *(place.number for place in places)]))
 
 
 def encode_definitions(definitions: Sequence[tuple[int, bytes]]) -> list[Chunk]:
@@ -80,10 +127,19 @@ class Decoder:
     Read into the memory that `buffer()` gives, then say with `received(n)` how many bytes came.
     The body of a frame of 64 KiB or more that has no buffers is a view of memory that is used
     again: it is valid until the next call of `buffer()`. Everything else is the receiver's own.
+
+    find: gives what lies elsewhere.
     """
 
-    def __init__(self, max_message_size: int = MAX_MESSAGE_SIZE, *, room: int = READ_SIZE) -> None:
+    def __init__(
+        self,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        *,
+        room: int = READ_SIZE,
+        find: Find = nowhere,
+    ) -> None:
         self._limit = max_message_size
+        self._find = find
         self._small = bytearray(room)
         self._view = memoryview(self._small)
         self._filled = 0
@@ -108,7 +164,7 @@ class Decoder:
             if self._large_filled < len(self._large):
                 return []
             memory, self._large = self._large, None
-            return [_frame(self._large_header, memory)]
+            return [_frame(self._large_header, memory, self._find)]
         return self._split(self._filled + count)
 
     def _split(self, end: int) -> list[Frame]:
@@ -118,7 +174,12 @@ class Decoder:
         while end - pos >= HEADER.size:
             header = HEADER.unpack_from(small, pos)
             length, ident, count, kind, mark = header
-            if mark != _MARK or kind not in KINDS or length > self._limit or 8 * count > length:
+            if (
+                (mark != _MARK and not (mark == _MARK_ELSEWHERE and count))
+                or kind not in KINDS
+                or length > self._limit
+                or 8 * count > length
+            ):
                 raise ProtocolError(f"not a frame: {bytes(small[pos : pos + HEADER.size]).hex(' ')}")
             start = pos + HEADER.size
             if end - start < length:
@@ -128,7 +189,7 @@ class Decoder:
                 break
             pos = start + length
             if count:
-                frames.append(_frame(header, memoryview(small[start:pos])))
+                frames.append(_frame(header, memoryview(small[start:pos]), self._find))
             else:
                 frames.append((kind, ident, small[start:pos], _EMPTY))
         self._filled = end - pos
@@ -186,14 +247,32 @@ def let_go(body: memoryview, start: int, end: int) -> int:
     return last - offset
 
 
-def _frame(header: tuple[int, int, int, int, int], memory: memoryview) -> Frame:
-    _, ident, count, kind, _ = header
+def _frame(
+    header: tuple[int, int, int, int, int],
+    memory: memoryview,
+    find: Find,
+) -> Frame:
+    _, ident, count, kind, mark = header
     pos = _SIZE.size * count
-    buffers: list[memoryview] = []
-    for (size,) in _SIZE.iter_unpack(memory[:pos]):
+    sizes = [size for (size,) in _SIZE.iter_unpack(memory[:pos])]
+    end = pos + _SIZE.size * sum(size >= _ELSEWHERE for size in sizes)
+    if end > len(memory):
+        raise ProtocolError(f"a frame of {len(memory)} bytes with {count} buffers, some elsewhere")
+    numbers = _SIZE.iter_unpack(memory[pos:end])
+    pos = end
+    buffers: list[Buffer] = []
+    for size in sizes:
+        if size >= _ELSEWHERE:
+            buffers.append(find(next(numbers)[0], size & _SIZE_ONLY, bool(size & _FOR_GOOD)))
+            continue
         pos += -pos % _ALIGNMENT
         if size > len(memory) - pos:
             raise ProtocolError(f"a buffer of {size} bytes in a frame of {len(memory)}")
         buffers.append(memory[pos : pos + size])
         pos += size
-    return kind, ident, memory[pos:], buffers
+    if mark == _MARK:
+        return kind, ident, memory[pos:], buffers
+    if not sizes[-1] & _ELSEWHERE or sizes[-1] & _FOR_GOOD:
+        raise ProtocolError("a body that is neither in its frame nor in a place")
+    body = buffers.pop()
+    return kind, ident, body, buffers

@@ -22,6 +22,7 @@ import trio
 from attrs import define, field
 
 from ._async_server import AsyncServer
+from ._bulk import Bulk
 from ._deaths import Death
 from ._engine import Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
@@ -38,8 +39,9 @@ from ._pickling import Codec
 from ._pool import Pool
 from ._run import isolate_limiter, usable_cpus
 from ._service import Service, Work
+from ._side import NearSide
 from ._unsendable import type_name
-from ._wire import encode, encode_definitions
+from ._wire import encode_definitions
 
 __all__ = ["InlineEngine"]
 
@@ -185,6 +187,8 @@ class _InlineHost:
         self.pid = next(_pids)
         self.page = Page.local()
         self.pipe, self._far = _open_pipes()
+        side, far_side = NearSide.open_pair()
+        self.bulk, self._far_bulk = (Bulk(end, has_segments=False) for end in (side, far_side))
         self._faults = faults
         self._scope = trio.CancelScope(shield=True)  # only `kill` ends it
         self._exitcode = 0
@@ -208,19 +212,21 @@ class _InlineHost:
             self._exitcode = self._exitcode or 1
         finally:
             self._far.close()
+            self._far_bulk.close()
             self._stopping.set()
             self._ended.set()
 
     async def _serve(self) -> None:
         identities = Identities()
-        link, codec = Link(self._far), Codec(side=1, identities=identities)
+        link = Link(self._far, find=self._far_bulk.find)
+        codec = Codec(side=1, identities=identities)
         title = f"isolate {self.name!r} (pid {self.pid})"
         first = await _read_spec(link, codec)
         if first is None:
             return
         path, frame = first
         exchange = Exchange(path, name=self.name, pid=self.pid, identities=identities)
-        exchange.expect_parent(codec)
+        exchange.expect_parent(codec, self._far_bulk)
         exchange_of_tasks.set(exchange)
         exchange.wake = partial(run_soon, trio.lowlevel.current_trio_token(), exchange.sweep)
         exchange.exit = partial(self._exit, link)
@@ -231,7 +237,9 @@ class _InlineHost:
             )
         except BaseException as exc:
             chunks, buffers, definitions = dump_error(codec, exc, title)
-            await _say(link, encode_definitions(definitions) + encode(FAILED, 0, chunks, buffers))
+            await _say(
+                link, encode_definitions(definitions) + self._far_bulk.encode(FAILED, 0, chunks, buffers)
+            )
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_when_told, link)

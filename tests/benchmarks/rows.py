@@ -132,6 +132,34 @@ BYTES = Row(
     tuple(shorter(f"worker.call {mib} MiB", 2, f"{TP} {mib} MiB") for mib in (1, 16)),
 )
 
+ARRAYS = Row(
+    "arrays",
+    "a numpy array of 100 MiB to a worker, and one of the same size back; the floor is two warm memcpys",
+    "ms",
+    (
+        Contender("floor", "bulk:two_copies", (100, 5)),
+        Contender("worker.call", "bulk:echo_array", (100, 5)),
+        Contender(TP, "bulk:trio_parallel_array", (100, 1)),
+        Contender(PPE, "bulk:executor_array", (100, 1)),
+    ),
+    (
+        at_most("worker.call", 1.6, "floor"),
+        shorter("worker.call", 5, TP),
+        shorter("worker.call", 4, PPE),
+    ),
+)
+
+HAND_OVER = Row(
+    "hand-over",
+    "a full SharedBuffer to a worker: the call alone",
+    "ms",
+    (
+        Contender("1 MiB", "bulk:hand_over", (1, 20)),
+        Contender("1 GiB", "bulk:hand_over", (1024, 1)),
+    ),
+    (at_most("1 GiB", 3, "1 MiB"), at_most("1 GiB", 5)),
+)
+
 MEMORY = Row(
     "memory",
     f"the parent's memory with {WAITING:,} callers waiting for one worker, all of whom complete afterwards",
@@ -165,6 +193,7 @@ FLAT = Row(
         Contender("20,000 calls", "flat:calls", (20_000,), fresh=True),
         Contender("200 kills", "flat:kills", (200,), fresh=True),
         Contender("2,000 isolates, 50 at a time", "ports:isolates", (2000, 50), fresh=True),
+        Contender("10,000 x 1 MiB there and back", "bulk:messages", (10_000, 1), fresh=True),
     ),
     (),
     rounds=1,
@@ -283,5 +312,5 @@ GAPS = Row(
 )
 
 _PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
-_REST = (MAP, START, DEATHS, BYTES, MEMORY, FLAT, IMPORT, JSON, GAPS)
+_REST = (MAP, START, DEATHS, BYTES, ARRAYS, HAND_OVER, MEMORY, FLAT, IMPORT, JSON, GAPS)
 ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}
