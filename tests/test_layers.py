@@ -13,7 +13,7 @@ import pytest
 LAYERS = """
     _errors _shared_buffer _messages                           words
     _wire _identities _views _by_value _unsendable _pieces _unpickling _pickling   sans-IO
-    _exceptions _calls _restart                                the same
+    _exceptions _data _calls _restart                          the same
     _memory _link _side _bulk                                  bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _functions _here _capability _ports _progress _current     ports, on both sides
@@ -24,8 +24,11 @@ LAYERS = """
     _posts _supervisor _statistics                             who is alive
     _stream _open_isolate _open_worker _actor _run _map _pool _open_pool   the doors
     _child_spec _siblings _tree _open_supervisor               isolates that live again
+    _selection _json_place _json_decode _json_source _json_pieces _json_shape   JSON: texts and trees
+    _json_desk _json_lines _json_home _json_question _json_document             and what becomes of them
+    _json_reader _json_pool _open_json_pool                                     in isolates
     __init__ testing _pytest_plugin                            what is built on them
-    _selection _documents _screen _demo _cli __main__          the command line
+    _documents _screen _demo _cli __main__          the command line
 """
 TABLE = [word for line in LAYERS.strip().splitlines() for word in line.strip().split("   ")[0].split()]
 FOLDER = Path(__file__).parent.parent / "trio_isolates"

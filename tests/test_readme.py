@@ -41,6 +41,16 @@ def test_the_program_with_ports_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert printed == ["0", "1", "4", "9", "16", "no more questions"]
 
 
+def test_the_json_pool_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """A tree, what is selected of it, a bad line by its place, and a document that stays."""
+    length = sum(len('{"ms": }\n') + len(str(number)) for number in range(1000))
+    assert run_as_printed("JSON pools", tmp_path) == [
+        """{'name': 'Ada'} ['Ada', 'Grace'] b'["Ada","Grace"]'""",
+        f"line 1001, byte {length}: expected value near 'oops'",
+        "1 ['users'] Grace",
+    ]
+
+
 def test_the_actor_runs_as_it_is_printed(tmp_path: Path) -> None:
     """The object keeps what it was told, and its generator is a stream."""
     assert run_as_printed("Actors", tmp_path) == ["one isolate", "3 calls"]

@@ -5,6 +5,7 @@
     async with open_worker(parse) as worker: ...        # one long-lived isolate, many calls
     async with open_pool(parse, workers=4) as pool: ... # many of them behind one queue
     async with open_actor(Counter, 5) as counter: ...   # an object that lives in an isolate
+    async with open_json_pool() as pool: ...            # JSON documents, parsed elsewhere
     async with open_supervisor() as supervisor: ...     # isolates that are started again when they end
 
 When a block is left, by any path, its isolates are gone; when a call returns, by any path, its
@@ -15,7 +16,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _errors _shared_buffer _messages                                   the words
 #   _wire _identities _views _by_value _unsendable                     no I/O
 #   _pieces _unpickling _pickling                                      no I/O
-#   _exceptions _calls _restart                                        no I/O
+#   _exceptions _data _calls _restart                                  no I/O
 #   _memory _link _side _bulk                                          bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
 #   _functions _here _capability _ports _progress _current             ports, on both sides
@@ -25,8 +26,14 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _posts _supervisor _statistics                                     who is alive
 #   _stream _open_isolate _open_worker _actor _run _map _pool _open_pool    the doors
 #   _child_spec _siblings _tree _open_supervisor                        isolates that live again
+#   _selection _json_place _json_decode _json_source                    JSON: texts and trees
+#   _json_pieces _json_shape                                            JSON: texts and trees
+#   _json_desk _json_lines _json_home _json_question _json_document     and what becomes of them
+#   _json_reader _json_pool _open_json_pool                             in isolates
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
     raise ImportError("trio_isolates needs POSIX: signals, process groups, descriptors to hand over")
@@ -40,6 +47,7 @@ from ._errors import (
     IsolateDied,
     IsolateError,
     IsolateSpawnError,
+    JsonError,
     ProtocolError,
     RemoteError,
     RestartLimitExceeded,
@@ -59,6 +67,12 @@ from ._shared_buffer import SharedBuffer
 from ._statistics import PoolStatistics, WorkerStatistics
 from ._tree import Child, Supervisor
 
+if TYPE_CHECKING:
+    from ._json_document import JsonDocument
+    from ._json_pool import JsonPool, JsonPoolStatistics
+    from ._json_reader import JsonLines
+    from ._open_json_pool import open_json_pool
+
 __all__ = [
     "run",
     "current_default_isolate_limiter",
@@ -72,6 +86,11 @@ __all__ = [
     "open_actor",
     "actor_worker",
     "actor_method",
+    "open_json_pool",
+    "JsonPool",
+    "JsonPoolStatistics",
+    "JsonDocument",
+    "JsonLines",
     "open_isolate",
     "run_isolate",
     "Isolate",
@@ -101,9 +120,33 @@ __all__ = [
     "RemoteError",
     "RestartLimitExceeded",
     "ProtocolError",
+    "JsonError",
     "CallInterrupted",
 ]
 
 # Tracebacks, reprs and pickles name things by the place where users find them.
-for _public in [globals()[name] for name in __all__]:
+_LATER = {
+    "open_json_pool": "_open_json_pool",
+    "JsonPool": "_json_pool",
+    "JsonPoolStatistics": "_json_pool",
+    "JsonDocument": "_json_document",
+    "JsonLines": "_json_reader",
+}
+"""Imported when they are first used: not everybody has JSON."""
+
+for _public in [globals()[name] for name in __all__ if name not in _LATER]:
     _public.__module__ = __name__
+
+
+if not TYPE_CHECKING:  # a checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        public.__module__ = __name__
+        globals()[name] = public
+        return public
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -30,7 +30,7 @@ import trio
 from . import _environment
 from ._async_server import AsyncServer
 from ._bulk import Bulk
-from ._exceptions import dump_error
+from ._data import dump_record, pack_error
 from ._exchange import Exchange
 from ._here import adopt_exchange, set_process_exchange
 from ._identities import Identities
@@ -62,7 +62,7 @@ def main() -> None:
     handover = multiprocessing.process.__dict__.pop(HANDOVER)
     link_fd, side_fd, page_fd, *standard = [fd.detach() for fd in handover]
     page, beside = Page.attach(page_fd)
-    name, environment = pickle.loads(beside)
+    name, environment, is_data_only = pickle.loads(beside)
     os.setpgid(0, 0)
     _adopt_standard(standard, page)
     faulthandler.enable(page.fd)
@@ -80,7 +80,7 @@ def main() -> None:
         os.close(pidfd)
     _keep_from_children(sock)
     try:
-        _serve(sock, side, page, name, refused)
+        _serve(sock, side, page, name, refused, is_data_only=is_data_only)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or has given us up
     except BaseException:
@@ -190,7 +190,15 @@ def _keep_from_children(sock: socket.socket) -> None:
     os.register_at_fork(after_in_child=close_in_child)
 
 
-def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str, refused: OSError | None) -> None:
+def _serve(
+    sock: socket.socket,
+    side: socket.socket,
+    page: Page,
+    name: str,
+    refused: OSError | None,
+    *,
+    is_data_only: bool,
+) -> None:
     bulk = Bulk(SocketSide(side))
     link = BlockingLink(sock, find=bulk.find)
     namespaces = _namespaces()
@@ -209,7 +217,7 @@ def _serve(sock: socket.socket, side: socket.socket, page: Page, name: str, refu
         spec: Spec = codec.loads(body, buffers)
         service = Service(spec, codec, interrupter, title, _flush, exchange=exchange)
     except BaseException as exc:
-        chunks, views, _ = dump_error(codec, exc, title)
+        chunks, views, _ = pack_error(codec, exc, title, is_data_only=is_data_only)
         link.write(bulk.encode(FAILED, 0, chunks, views))
         return
     if service.mode == "sync":
@@ -287,9 +295,10 @@ def _namespaces() -> Callable[[str], dict[str, Any]]:
 class _HomewardHandler(logging.Handler):
     """Sends log records to the parent's logging tree."""
 
-    def __init__(self, write: Callable[[list[Chunk]], None]) -> None:
+    def __init__(self, write: Callable[[list[Chunk]], None], *, is_data_only: bool) -> None:
         super().__init__()
         self._write = write
+        self._is_data_only = is_data_only
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -300,20 +309,24 @@ class _HomewardHandler(logging.Handler):
             if record.exc_info and not record.exc_text:
                 record.exc_text = logging.Formatter().formatException(record.exc_info)
             fields = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
-            try:
-                body = pickle.dumps(fields)
-            except Exception:  # extra fields that cannot travel go as text
-                plain = (str, int, float, bool, type(None))
-                body = pickle.dumps({k: v if isinstance(v, plain) else repr(v) for k, v in fields.items()})
-            self._write(encode(LOG, 0, [body]))
+            self._write(encode(LOG, 0, [self._pack(fields)]))
         except Exception:
             self.handleError(record)
+
+    def _pack(self, fields: dict[str, Any]) -> bytes:
+        if self._is_data_only:
+            return dump_record(fields)
+        try:
+            return pickle.dumps(fields)
+        except Exception:  # extra fields that cannot travel go as text
+            plain = (str, int, float, bool, type(None))
+            return pickle.dumps({k: v if isinstance(v, plain) else repr(v) for k, v in fields.items()})
 
 
 def _send_logs(spec: Spec, write: Callable[[list[Chunk]], None]) -> None:
     if spec.log_levels is None:
         return
     root = logging.getLogger()
-    root.handlers[:] = [_HomewardHandler(write)]
+    root.handlers[:] = [_HomewardHandler(write, is_data_only=spec.changes.is_data_only)]
     for name, level in spec.log_levels.items():
         (logging.getLogger(name) if name else root).setLevel(level)

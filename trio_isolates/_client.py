@@ -17,7 +17,6 @@ import trio
 from ._call import Call, Counts, items, rename
 from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
-from ._exceptions import load_error
 from ._isolate import Isolate
 from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Buffer, Chunk
 from ._options import Options
@@ -240,11 +239,11 @@ class Client:
             result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
         elif kind == VALUE:
             try:
-                result = outcome.Value(self.isolate.codec.loads(body, buffers))
+                result = outcome.Value(self.isolate.load(body, buffers))
             except BaseException as exc:
                 result = outcome.Error(exc)
         elif kind == ERROR:
-            result = outcome.Error(load_error(self.isolate.codec, body, buffers))
+            result = outcome.Error(self.isolate.load_error(body, buffers))
         elif call.raise_cancel is not None:
             result = outcome.capture(call.raise_cancel)
         else:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from multiprocessing.reduction import DupFd
-from typing import Any, Final, Protocol, cast, final
+from typing import Any, Final, NoReturn, Protocol, cast, final
 
 import trio
 import trio._threads
@@ -340,12 +340,12 @@ class ProcessEngine:
             stack.callback(their_side.close)
             pipe = SocketPipe(ours)
             stack.callback(pipe.close)
-            page = Page.create(pickle.dumps((name, _environment.capture(changes))))
+            page = Page.create(pickle.dumps((name, _environment.capture(changes), changes.is_data_only)))
             stack.callback(page.close)
             memory_watch = MemoryWatch()
             fds = [theirs.fileno(), their_side.fileno(), page.fd, *_open_standard()]
 
-            job = _Job(self._worker_type, fds)
+            job = _Job(self._worker_type, fds, is_data_only=changes.is_data_only)
             stack.callback(job.let_go)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(job.run)
@@ -368,11 +368,36 @@ class ProcessEngine:
 
 
 @final
+class _Unheard:
+    """In the place of the channel by which trio-parallel gets a job's outcome, and would unpickle it.
+
+    Whatever comes is the end of the job, and is not read.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def receive(self) -> NoReturn:
+        await trio.lowlevel.wait_readable(self._fd)
+        raise trio.EndOfChannel
+
+
+def _unheard(worker_class: Any) -> Any:
+    class Worker(worker_class):  # type: ignore[misc]
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._receive_chan = _Unheard(self._recv_pipe.fileno())
+
+    return Worker
+
+
+@final
 class _Job:
     """The one job of a private trio-parallel context, and what became of it."""
 
-    def __init__(self, worker_type: Any, fds: Sequence[int]) -> None:
+    def __init__(self, worker_type: Any, fds: Sequence[int], *, is_data_only: bool) -> None:
         self._worker_type = worker_type
+        self._is_data_only = is_data_only
         self.fds = fds
         self.process_name: str | None = None
         self.thread_limiter = trio.CapacityLimiter(1)
@@ -401,6 +426,8 @@ class _Job:
                     worker_type=self._worker_type,
                 ) as context:
                     self._context = context
+                    if self._is_data_only:
+                        vars(context)["_worker_class"] = _unheard(vars(context)["_worker_class"])
                     await context.run_sync(_boot.main, kill_on_cancel=True, limiter=trio.CapacityLimiter(1))
                 self.exitcode = 0
         except trio_parallel.BrokenWorkerError as exc:

@@ -165,6 +165,54 @@ class RemoteError(IsolateError):
         return f"{self.type_name}: {self.text}" if self.text else self.type_name
 
 
+class JsonError(IsolateError, ValueError):
+    """A document is not what it should be: no JSON, not of the type asked for, too large, empty.
+
+    Attributes:
+        reason: what is wrong, in words.
+        source: the path of the file, or what `source=` said that it is.
+        line, column: where, counted from 1, in characters; None if no place can be named.
+        offset: where, in bytes from the beginning of the document (decompressed, and if it was given
+            as a str, in UTF-8); None if no place can be named.
+        excerpt: the text from that place on, at most 40 characters.
+        path: where in the document a value of another type sits (`$.a[3].b`); empty for other errors.
+    """
+
+    FIELDS = ("reason", "source", "line", "column", "offset", "excerpt", "path")
+
+    def __init__(  # noqa: PLR0917  # it is pickled by its arguments
+        self,
+        reason: str,
+        source: str = "<json>",
+        line: int | None = None,
+        column: int | None = None,
+        offset: int | None = None,
+        excerpt: str = "",
+        path: str = "",
+    ) -> None:
+        super().__init__(reason, source, line, column, offset, excerpt, path)
+        self.reason = reason
+        self.source = source
+        self.line = line
+        self.column = column
+        self.offset = offset
+        self.excerpt = excerpt
+        self.path = path
+
+    def __str__(self) -> str:
+        place: list[str] = []
+        if self.line is not None:
+            place.append(f"line {self.line}")
+        if self.column is not None:
+            place.append(f"column {self.column}")
+        where = ", ".join(place)
+        if self.offset is not None:
+            where = f"{where} (byte {self.offset})" if where else f"byte {self.offset}"
+        near = f" near {self.excerpt!r}" if self.excerpt else ""
+        at = f" - at {self.path}" if self.path else ""
+        return f"{self.source}: {where + ': ' if where else ''}{self.reason}{near}{at}"
+
+
 class RestartLimitExceeded(IsolateError):
     """Isolates ended faster than the `Restart` policy allows them to be replaced.
 

@@ -11,11 +11,12 @@ import pickle
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import trio
 
 from ._building import Builder
+from ._data import Data, load_data_error, load_record
 from ._deaths import Death, EndedEarly
 from ._engine import Engine, Host
 from ._errors import IsolateDied, IsolateSpawnError, ProtocolError
@@ -33,6 +34,7 @@ from ._messages import (
     FAILED,
     FAULT,
     FORGET,
+    FREE,
     INIT,
     LOG,
     MAKE,
@@ -102,6 +104,7 @@ class Isolate:
         self._failed_step = ""
         self._engine = engine
         self._changes = spec.changes
+        self._is_data_only = spec.changes.is_data_only
         self._spec = self.codec.dumps(spec, "")
         self._builder = Builder(spec.name, gc_policy)
         self.building = 0  # the id of the call whose answer is being built
@@ -217,13 +220,13 @@ class Isolate:
             while frames := await link.read():
                 no_hurry = not self._neighbour.is_near
                 for kind, ident, body, buffers in frames:
-                    if len(body) >= LARGE:
+                    if len(body) >= LARGE and not self._is_data_only:
                         await self._take_large(kind, ident, body, buffers)
                         no_hurry = False
                     elif VALUE <= kind <= DROPPED:
                         self._on_answer(kind, ident, body, buffers)
                         no_hurry = False
-                    elif MESSAGE <= kind <= FORGET:
+                    elif MESSAGE <= kind <= FORGET and (not self._is_data_only or kind >= FREE):
                         no_hurry &= self._exchange.take(self._neighbour, kind, ident, body, buffers)
                     else:
                         self._take(kind, ident, body, buffers)
@@ -276,7 +279,7 @@ class Isolate:
         return self._builder.seconds
 
     def _take(self, kind: int, ident: int, body: Chunk, buffers: Sequence[Buffer]) -> None:
-        if kind == DEFINE:
+        if kind == DEFINE and not self._is_data_only:
             self.codec.define(ident, bytes(body))
         elif kind == READY:
             if self.death is not None:  # heard too late: everybody has been told of the death already
@@ -288,23 +291,48 @@ class Isolate:
                 self._neighbour.hand_over = self.host.hand_over
             self._settled.set()
         elif kind == FAILED:
-            self.cause = load_error(self.codec, body, buffers)
+            self.cause = self._load_error(body, buffers)
             self._failed_step = _STEPS[ident]
             self.host.kill()  # it may have left threads behind that would keep it
             self.was_told_to_end = True
         elif kind == BYE:
             self._has_said_bye = True
             if len(body):
-                self.teardown_error = load_error(self.codec, body, buffers)
+                self.teardown_error = self._load_error(body, buffers)
         elif kind == LOG:
-            _log(body)
+            _log(load_record(body) if self._is_data_only else body)
         elif kind == FAULT:
-            self.on_fault(load_error(self.codec, body, buffers))
+            self.on_fault(self._load_error(body, buffers))
         elif kind == PONG:
             if (answered := self._pings.pop(ident, None)) is not None:
                 answered.set()
         else:
             raise ProtocolError(f"a frame of kind {kind} does not go this way")
+
+    def load(self, body: Chunk, buffers: Sequence[Buffer]) -> Any:
+        """Unpickle a message; of one that is data-only, return `Data`. Raises `UnsendableError`."""
+        if self._is_data_only:
+            return Data(bytes(body), buffers, self.distrust)
+        return self.codec.loads(body, buffers)
+
+    def load_error(self, body: Chunk, buffers: Sequence[Buffer]) -> Exception:
+        """Return the exception that answers a call. What is none ends the isolate."""
+        try:
+            return self._load_error(body, buffers)
+        except ProtocolError as exc:
+            return self.distrust(str(exc))
+
+    def _load_error(self, body: Chunk, buffers: Sequence[Buffer]) -> Exception:
+        if self._is_data_only:
+            return load_data_error(body)
+        return load_error(self.codec, body, buffers)
+
+    def distrust(self, why: str) -> ProtocolError:
+        """It has said what an isolate would not say: kill it, and return the error for who was told."""
+        if self.death is None:
+            self.cause = self.cause or ProtocolError(why)
+            self.host.kill()
+        return ProtocolError(f"isolate {self.name!r} (pid {self.pid}) was killed: {why}")
 
     def send(
         self,
@@ -432,9 +460,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-def _log(body: Chunk) -> None:
+def _log(said: Chunk | logging.LogRecord) -> None:
     try:
-        record = logging.makeLogRecord(pickle.loads(body))
+        record = said if isinstance(said, logging.LogRecord) else logging.makeLogRecord(pickle.loads(said))
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)

@@ -85,13 +85,15 @@ Mode: TypeAlias = Literal["sync", "async"]
 class Changes:
     """In what the process of an isolate is to differ from its parent; None: in nothing.
 
-    env: what to set and, where the value is None, to remove.
+    env: what to set and, where the value is None, to remove. is_data_only: what it says is taken as
+    data: the parent unpickles nothing of it.
     """
 
     nice: int | None = None
     cpu_affinity: frozenset[int] | None = None
     env: dict[str, str | None] | None = None
     cwd: str | None = None
+    is_data_only: bool = False
 
 
 @frozen

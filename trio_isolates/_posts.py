@@ -78,7 +78,7 @@ class Posts:
         self._options = options
         self._dispatch = dispatch
         dispatch.on_wait, dispatch.on_worn = self.on_wait, self.relieve
-        self._least = size if least is None else least
+        self.least = size if least is None else least
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
         self._is_pool = is_pool
@@ -98,9 +98,11 @@ class Posts:
     async def run(self) -> None:
         """Keep the posts manned, for ever."""
         async with trio.open_nursery() as self._nursery:
-            for _ in range(self._least):
+            for _ in range(self.least):
                 self._add_post()
-            if self._least < self.size:
+            if not self.least:  # they start when there is something to do
+                self.opened.set()
+            if self.least < self.size:
                 self._nursery.start_soon(self._watch_idle)
             await trio.sleep_forever()
 
@@ -199,7 +201,7 @@ class Posts:
     def _note_failed_start(self, post: _Post, failure: IsolateError) -> None:
         post.settled.set()
         self.first_failures.setdefault(post.number, failure)
-        if len(self.first_failures) >= self._least:
+        if len(self.first_failures) >= self.least:
             self.opened.set()
 
     def _admit(self, post: _Post, client: Client) -> None:
@@ -209,7 +211,7 @@ class Posts:
         client.open()
         if self._is_pool:
             # In a pool that grows on demand, a call that waits has another isolate started.
-            client.hold(at_hand=self._least == self.size)
+            client.hold(at_hand=self.least == self.size)
         self._dispatch.add(client)
 
     def _judge(self, post: _Post, client: Client | None, failure: IsolateError) -> float | None:
@@ -277,7 +279,7 @@ class Posts:
                 is_idle = not client.load and client.given == post.given
                 post.idle_ticks = post.idle_ticks + 1 if is_idle else 0
                 post.given = client.given
-                if post.idle_ticks >= _IDLE_TICKS and len(self._posts) > self._least:
+                if post.idle_ticks >= _IDLE_TICKS and len(self._posts) > self.least:
                     self._drop(post)
 
     def _drop(self, post: _Post) -> None:
@@ -294,7 +296,7 @@ class Posts:
 
     async def resize(self, size: int) -> None:
         """Have so many posts; return when all have started, and those given up are gone."""
-        self.size = self._least = size
+        self.size = self.least = size
         self._lost = 0
         for _ in range(size - len(self._posts)):
             self._add_post()

@@ -17,9 +17,9 @@ from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import frozen
 
+from ._data import Parcel, pack_error
 from ._entry import AsyncEntry, BlockingEntry
 from ._errors import UnsendableError
-from ._exceptions import dump_error
 from ._exchange import Exchange
 from ._functions import is_async, is_async_generator, is_generator
 from ._interrupt import Interrupter, interruptible
@@ -259,19 +259,30 @@ class Service:
         """Return the frames that answer a call, definitions first; a value that cannot travel is an error."""
         if kind == VALUE:
             try:
-                return self._pack(kind, ident, self.codec.dumps(value, "result"))
+                return self._pack(kind, ident, self._dump_value(value))
             except BaseException as exc:
                 kind, value = ERROR, exc
         if isinstance(value, BaseException):
-            pickled = dump_error(self.codec, value, self.title)
+            pickled = self._dump_error(value)
             value = None  # its traceback may hold this frame, and so what could not be sent
             return self._pack(kind, ident, pickled)
         return encode(kind, ident)
 
+    def _dump_value(self, value: object) -> Pickled:
+        if not self.spec.changes.is_data_only:
+            return self.codec.dumps(value, "result")
+        parcel = Parcel(value) if isinstance(value, bytes) else value
+        if not isinstance(parcel, Parcel):
+            raise TypeError(f"a data-only isolate returns bytes or a Parcel, not a {type(value).__name__}")
+        return [parcel.head], [memoryview(piece) for piece in parcel.pieces], []
+
+    def _dump_error(self, exc: BaseException) -> Pickled:
+        return pack_error(self.codec, exc, self.title, is_data_only=self.spec.changes.is_data_only)
+
     def report(self, exc: BaseException) -> None:
         """Tell the parent of an error that nobody waits for."""
         assert self.exchange.parent is not None
-        self.exchange.parent.write(self._pack(FAULT, 0, dump_error(self.codec, exc, self.title)), True)
+        self.exchange.parent.write(self._pack(FAULT, 0, self._dump_error(exc)), True)
 
     def last_words(self) -> list[list[Chunk]]:
         """Return what is to be said before an exit: a bare isolate says goodbye, a worker does not."""

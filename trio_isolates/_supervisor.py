@@ -166,7 +166,7 @@ class Crew:
     async def wait_open(self) -> None:
         """Wait for the first isolate. Raises `IsolateSpawnError` if the whole first round fails."""
         await self.posts.opened.wait()
-        if not self.posts.was_manned:
+        if not self.posts.was_manned and self.posts.least:
             self.posts.unnoticed.clear()
             raise next(iter(self.posts.first_failures.values()))
 

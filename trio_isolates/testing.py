@@ -23,10 +23,10 @@ from attrs import define, field
 
 from ._async_server import AsyncServer
 from ._bulk import Bulk
+from ._data import pack_error
 from ._deaths import Death
 from ._engine import Host, current_engine
 from ._errors import CallInterrupted, UnsendableError
-from ._exceptions import dump_error
 from ._exchange import Exchange
 from ._here import exchange_of_tasks, run_soon
 from ._identities import Identities
@@ -93,7 +93,7 @@ class InlineEngine:
         await trio.lowlevel.checkpoint()
         if (failure := self._faults.take("spawn")) is not None:
             raise failure
-        isolate = _InlineHost(name, self._faults)
+        isolate = _InlineHost(name, self._faults, changes)
         # As a new process does, it starts with no context variable set.
         context = Context()
         context.run(current_engine.set, self)
@@ -182,8 +182,9 @@ class _Faults:
 class _InlineHost:
     """One isolate: `live` is the isolate itself, `watch` its end, the rest is what the parent sees."""
 
-    def __init__(self, name: str, faults: _Faults) -> None:
+    def __init__(self, name: str, faults: _Faults, changes: Changes) -> None:
         self.name = name
+        self._changes = changes
         self.pid = next(_pids)
         self.page = Page.local()
         self.pipe, self._far = _open_pipes()
@@ -236,7 +237,8 @@ class _InlineHost:
                 self._faults, spec, codec, self.page, title, exchange=exchange
             )
         except BaseException as exc:
-            chunks, buffers, definitions = dump_error(codec, exc, title)
+            is_data_only = self._changes.is_data_only
+            chunks, buffers, definitions = pack_error(codec, exc, title, is_data_only=is_data_only)
             await _say(
                 link, encode_definitions(definitions) + self._far_bulk.encode(FAILED, 0, chunks, buffers)
             )

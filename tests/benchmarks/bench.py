@@ -29,7 +29,7 @@ from statistics import median
 import trio
 
 from rounds import Bar, Outcome, Row, play_row
-from rows import DOCUMENTS, ROWS
+from rows import DOCUMENTS, ROWS, SIZE
 
 LEAST_ROUNDS = 5
 WIDTH = 58
@@ -150,6 +150,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}; none: all")
     parser.add_argument("--rounds", type=int, help="rounds of each row (default: 5, import 10, flat 1)")
+    parser.add_argument("--size", type=int, help="MB of the file of json-lines (default: 50)")
     parser.add_argument("--placement", choices=("free", "together", "apart"), default="free")
     parser.add_argument("--list", action="store_true", help="the rows and their bars, and nothing else")
     chosen = parser.parse_args()
@@ -169,6 +170,8 @@ def main() -> int:
             for bar in row.bars:
                 print(f"{'':15}{bar.text} {bar.limit}")
         return 0
+    if chosen.size is not None:
+        os.environ[SIZE] = str(chosen.size)
     machine = f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     print(f"Python {platform.python_version()}, trio {trio.__version__}, {platform.system()}, {machine}")
     return 0 if trio.run(play, chosen.rows or list(ROWS), chosen.rounds, chosen.placement) else 1

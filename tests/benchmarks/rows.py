@@ -9,6 +9,9 @@ from rounds import Bar, Contender, Row
 
 CALLS, CALLERS, ITEMS, MESSAGES, STARTS, WAITING = 2000, 200, 100_000, 100_000, 5, 100_000
 IN_FLIGHT = 100
+MANY = 60  # documents a round
+SELECTION = "[-1].name"
+SIZE = "BENCH_NDJSON_MB"  # the environment's variable: how large the file of json-lines is
 # By name: the size in bytes, and how many calls make a round.
 DOCUMENTS = {"1 KB": (1000, 300), "100 KB": (100_000, 20), "2 MB": (2_000_000, 2), "20 MB": (20_000_000, 1)}
 # By name, so that nothing can be put off until the first use.
@@ -311,6 +314,65 @@ GAPS = Row(
     ),
 )
 
+JSON_TREES = Row(
+    "json-trees",
+    f"{MANY} documents of 50 to 500 KB, whole trees home, 2 workers",
+    "documents/s",
+    (
+        Contender("pool.parse", "json_pools:parse", (MANY, None)),
+        Contender("pool.parse, stdlib", "json_pools:parse", (MANY, None, "stdlib")),
+        Contender(f"json.loads, {PPE}", "json_pools:executor_map", (MANY, False)),
+        Contender(f"json.loads, {TP}", "json_pools:trio_parallel_loads", (MANY,)),
+        Contender("json.loads inline", "json_pools:inline", ("json", MANY)),
+        Contender("orjson.loads inline", "json_pools:inline", ("orjson", MANY)),
+    ),
+    (
+        more("pool.parse", 1.3, f"json.loads, {PPE}"),
+        more("pool.parse", 1.3, f"json.loads, {TP}"),
+    ),
+)
+
+JSON_SELECT = Row(
+    "json-select",
+    f"{MANY} documents of 50 to 500 KB, one selected value of each home, 2 workers",
+    "documents/s",
+    (
+        Contender("pool.parse, select=", "json_pools:parse", (MANY, SELECTION)),
+        Contender("pool.parse, select=, stdlib", "json_pools:parse", (MANY, SELECTION, "stdlib")),
+        Contender(f"json.loads, {PPE}", "json_pools:executor_map", (MANY, True)),
+        Contender("json.loads inline", "json_pools:inline", ("json", MANY)),
+        Contender("orjson.loads inline", "json_pools:inline", ("orjson", MANY)),
+    ),
+    (more("pool.parse, select=", 1.6, "json.loads inline"),),
+)
+
+JSON_LINES = Row(
+    "json-lines",
+    "a file of lines (--size MB), typed, filtered and aggregated; 2 workers, and one process alone",
+    "MB/s",
+    (
+        Contender("open_lines, type=, reduce=", "json_pools:lines"),
+        Contender("msgspec, line by line", "json_pools:lines_alone", (True,)),
+        Contender("msgspec, decode_lines", "json_pools:lines_alone", (False,)),
+    ),
+    (more("open_lines, type=, reduce=", 1.7, "msgspec, line by line"),),
+    rounds=3,
+)
+
+JSON_GAP = Row(
+    "json-gap",
+    "the loop's longest gap while the tree of a 104 MB document comes home",
+    "ms",
+    (
+        Contender("pool.parse_file, gc='freeze'", "json_pools:gap", ("freeze",)),
+        Contender("pool.parse_file, gc='pause'", "json_pools:gap", ("pause",)),
+        Contender("json.loads, worker.call", "json_pools:gap_of_pickle", ("freeze",)),
+    ),
+    (at_most("pool.parse_file, gc='freeze'", 15),),
+    rounds=3,
+)
+
+_JSON = (JSON, JSON_TREES, JSON_SELECT, JSON_LINES, JSON_GAP)
 _PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
-_REST = (MAP, START, DEATHS, BYTES, ARRAYS, HAND_OVER, MEMORY, FLAT, IMPORT, JSON, GAPS)
+_REST = (MAP, START, DEATHS, BYTES, ARRAYS, HAND_OVER, MEMORY, FLAT, IMPORT, GAPS, *_JSON)
 ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}

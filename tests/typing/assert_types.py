@@ -19,6 +19,10 @@ from trio_isolates import (
     CurrentIsolate,
     Isolate,
     IsolateStatistics,
+    JsonDocument,
+    JsonLines,
+    JsonPool,
+    JsonPoolStatistics,
     Pool,
     PortStatistics,
     RawReceivePort,
@@ -35,6 +39,7 @@ from trio_isolates import (
     exit_isolate,
     open_actor,
     open_isolate,
+    open_json_pool,
     open_pool,
     open_supervisor,
     open_worker,
@@ -307,6 +312,32 @@ async def a_call_with_progress() -> None:
         assert_type(await worker.call("x", on_progress=print), int)
         assert_type(await pool.call("x", on_progress=print), bytes)
         assert_type(await worker.call("x", on_progress=None), int)
+
+
+async def a_json_pool_knows_its_types() -> None:
+    async with open_json_pool(2, decoder="stdlib", max_bytes=1 << 20) as pool:
+        assert_type(pool, JsonPool)
+        assert_type(await pool.parse("[]"), Any)
+        assert_type(await pool.parse(b"[]", select="a"), Any)
+        assert_type(await pool.parse(b"[]", type=Connection), Connection)
+        assert_type(await pool.parse(b"[]", type=list[Connection]), list[Connection])
+        assert_type(await pool.parse_file("x", transform=length), int)
+        assert_type(await pool.parse_file(Path("x"), type=Connection, retries=1), Connection)
+        assert_type(await pool.dumps({}), bytes)
+        async with pool.open_lines("x", type=Connection, ordered=False) as rows:
+            assert_type(rows, JsonLines[Connection])
+            async for row in rows:
+                assert_type(row, Connection)
+        async with pool.open_lines(Path("x"), type=Connection, reduce=len) as counts:
+            assert_type(await anext(counts), int)
+        async with pool.open_lines("x", select="a", return_errors=True) as anything:
+            assert_type(await anext(anything), Any)
+        document = await pool.load(b"[]")
+        assert_type(document, JsonDocument)
+        assert_type(len(document), int)
+        assert_type(await document.keys(), list[str])
+        assert_type(pool.statistics(), JsonPoolStatistics)
+    open_json_pool(decoder="simdjson")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def inside_of_an_isolate(home: SendPort[str]) -> None:
