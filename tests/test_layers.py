@@ -16,7 +16,7 @@ LAYERS = """
     _exceptions _data _calls _restart                          the same
     _memory _link _side _bulk                                  bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
-    _functions _here _capability _ports _progress _current     ports, on both sides
+    _functions _group _here _capability _ports _progress _current     ports, on both sides
     _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
     _engine                                                    starting one
     _options _collector _building _isolate                       the parent's handle of one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +22,17 @@ import handlers
 from contract import both_loops
 from fifo import Fifo, open_fifo, wait_gone, within
 from programs import running
-from trio_isolates import IsolateDied, open_pool, open_worker, run
-from trio_isolates._engine import _Job, _prepare_starts
+from trio_isolates import (
+    IsolateDied,
+    ReceivePort,
+    SendPort,
+    exit_isolate,
+    open_isolate,
+    open_pool,
+    open_worker,
+    run,
+)
+from trio_isolates._engine import _Job, _prepare_starts, _Started
 
 fifo = contract.fifo
 
@@ -328,3 +338,48 @@ async def test_exit_codes_are_read_by_one_at_a_time() -> None:
                 nursery.start_soon(trio.to_thread.run_sync, look, child)
         os.close(child.sentinel)
     assert set(codes) == {7}
+
+
+# What an isolate has started.
+
+
+def start(command: str) -> int:
+    return subprocess.Popen([command, "1000"]).pid
+
+
+async def start_async(command: str) -> int:
+    return start(command)
+
+
+def start_and_exit(port: SendPort[int]) -> None:
+    port.send_sync(start("sleep"))
+    exit_isolate()
+
+
+async def start_and_exit_async(port: SendPort[int]) -> None:
+    await port.send(start("sleep"))
+    exit_isolate()
+
+
+@pytest.mark.parametrize("handler", [start, start_async])
+@within(20)
+async def test_it_ends_its_own(handler: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an isolate has started is gone when it ends, though its parent does not live to see to that."""
+    monkeypatch.setattr(_Started, "kill_group", lambda _: None)
+    async with open_worker(handler) as worker:
+        pid = await worker.call("sleep")
+    await wait_gone(pid)
+
+
+@pytest.mark.parametrize("entry", [start_and_exit, start_and_exit_async])
+@within(20)
+async def test_it_ends_its_own_when_it_exits(
+    entry: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is when the isolate ends itself."""
+    monkeypatch.setattr(_Started, "kill_group", lambda _: None)
+    port = ReceivePort[int]()
+    async with open_isolate(entry, port.send_port):
+        pid = await port.receive()
+    port.close()
+    await wait_gone(pid)

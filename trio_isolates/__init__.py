@@ -19,7 +19,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _exceptions _data _calls _restart                                  no I/O
 #   _memory _link _side _bulk                                          bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
-#   _functions _here _capability _ports _progress _current             ports, on both sides
+#   _functions _group _here _capability _ports _progress _current      ports, on both sides
 #   _entry _service _sync_server _async_server _environment _deaths _boot _preload   inside the isolate
 #   _engine _options _collector _building _isolate                    starting one, and its life
 #   _queue _histogram _resident _call _client _dispatch                calls, and who serves them

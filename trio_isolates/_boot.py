@@ -15,7 +15,6 @@ import multiprocessing.process
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 import threading
@@ -23,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import resource_tracker
-from typing import Any, Final, NoReturn, final
+from typing import Any, Final, final
 
 import trio
 
@@ -32,6 +31,7 @@ from ._async_server import AsyncServer
 from ._bulk import Bulk
 from ._data import dump_record, pack_error
 from ._exchange import Exchange
+from ._group import end_all, end_others, make_group
 from ._here import adopt_exchange, set_process_exchange
 from ._identities import Identities
 from ._interrupt import Interrupter
@@ -63,7 +63,7 @@ def main() -> None:
     link_fd, side_fd, page_fd, *standard = [fd.detach() for fd in handover]
     page, beside = Page.attach(page_fd)
     name, environment, is_data_only = pickle.loads(beside)
-    os.setpgid(0, 0)
+    make_group()
     _adopt_standard(standard, page)
     faulthandler.enable(page.fd)
     _set_title(name)
@@ -86,17 +86,13 @@ def main() -> None:
     except BaseException:
         traceback.print_exc()
         _flush()
+        end_others()
         os._exit(1)
     poll = select.poll()
     poll.register(link_fd, 0)
     if any(event & select.POLLHUP for _, event in poll.poll(0)):
-        _end()  # trio-parallel would write to pipes that are just being closed, and complain
-
-
-def _end() -> NoReturn:
-    """Kill this process and its group."""
-    os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+        end_all()  # trio-parallel would write to pipes that are just being closed, and complain
+    end_others()
 
 
 def _watch_parent(link_fd: int) -> None:
@@ -107,7 +103,7 @@ def _watch_parent(link_fd: int) -> None:
     if parent is not None:
         poll.register(parent.sentinel, select.POLLIN)
     poll.poll()
-    _end()
+    end_all()
 
 
 def _adopt_standard(fds: list[int], page: Page) -> None:
@@ -260,6 +256,7 @@ async def _serve_async(service: Service, sock: socket.socket, bulk: Bulk) -> Non
             link.write(chunks, now=True)
         while not link.flush():
             select.select([], [sock], [])
+        end_others()
         os._exit(0)
 
     adopt_exchange(service.exchange)

@@ -112,13 +112,6 @@ class Client:
         call.client = self
         call.ident = self._calls.add(call)
         call.sent = now = perf_counter()
-        waits = self._counts.waits
-        if call.line is None:
-            waits.zeros += 1
-        else:
-            waits.new.append(now - call.made)
-            if len(waits.new) >= _MANY:
-                waits.sort()
         if not self.load:
             self._busy_from = now
         self.load += 1
@@ -162,10 +155,16 @@ class Client:
         if self._is_serial and self._last_answer > start:  # it stood behind another one there
             start = self._last_answer
         self._last_answer = now
-        runs = counts.runs
+        runs, waits = counts.runs, counts.waits
         runs.new.append(now - start)
         if len(runs.new) >= _MANY:
             runs.sort()
+        if call.made:
+            waits.new.append(call.sent - call.made)
+            if len(waits.new) >= _MANY:
+                waits.sort()
+        else:
+            waits.zeros += 1
         if self._room is not None:
             self._learn(self._room, now - start)
         self.load -= 1
@@ -187,6 +186,15 @@ class Client:
 
     def _has_room(self) -> None:
         self._on_room(self)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are here whose callers wait for them."""
+        return sum(not call.is_settled for call in self._calls)
+
+    def would_wear_out(self, call: Call) -> bool:
+        """True if it would get more calls with this one than it is to be given."""
+        return self.most is not None and self.given + items(call) > max(self.most, items(call))
 
     @property
     def has_room(self) -> bool:
@@ -216,8 +224,7 @@ class Client:
     def _take_off(self, call: Call) -> None:
         self.load -= 1
         self.given -= items(call)
-        if call.line is None:
-            call.made = call.sent
+        call.made = call.made or call.sent
         call.client = None
         call.is_asked_back = False
         call.take_back()
@@ -266,7 +273,7 @@ class Client:
         if cancelled:
             self._counts.cancelled += 1
         elif isinstance(result, outcome.Value):
-            self._counts.done += 1
+            self._counts.done += 1 if call.kind != CHUNK else items(call)
         else:
             self._counts.failed += 1
         if call.settled is not None:

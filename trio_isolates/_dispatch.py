@@ -95,7 +95,7 @@ class Dispatcher:
             call.priority = priority
         if key is not None:
             call.key = key
-        client = self._find_place(key)
+        client = self._find_place(call)
         if client is not None:
             client.start(call)
             if client.most is not None and client.given >= client.most:
@@ -151,9 +151,13 @@ class Dispatcher:
 
     # Places.
 
-    def _find_place(self, key: Hashable) -> Client | None:
-        """Return an isolate that may take a call with this key now; None if there is none, or a line."""
+    def _find_place(self, call: Call) -> Client | None:
+        """Return an isolate that may take a call now; None if there is none, or a line."""
+        key = call.key
         if key is not None and (owner := self._owners.get(key)) is not None:
+            if owner.would_wear_out(call):
+                self.on_worn(owner)
+                return self._find_place(call)
             return owner if owner.has_room and not (self._line or self._lines.get(owner)) else None
         if self._line.length:
             return None
@@ -161,6 +165,9 @@ class Dispatcher:
         for client in self.clients:
             if client.has_room and (best is None or client.load < best.load):
                 best = client
+        if best is not None and best.most is not None and best.would_wear_out(call):
+            self.on_worn(best)
+            return self._find_place(call)
         if best is not None and key is not None:
             self._own(key, best)
         return best
@@ -199,6 +206,9 @@ class Dispatcher:
                     self._enqueue(line.pop())
                     continue
                 self._own(call.key, client)
+            if client.would_wear_out(call):
+                self.on_worn(client)
+                return
             self._start(client, line, call)
 
     def _relieve_another(self) -> bool:
@@ -221,6 +231,7 @@ class Dispatcher:
     def _put_first(self, calls: Sequence[Call]) -> None:
         for call in calls:
             call.line = self._line
+            call.made = call.made or perf_counter()
         self._line.put_first(sorted(calls, key=_number))
 
     def _start(self, client: Client, line: Line[Call], call: Call) -> None:

@@ -73,16 +73,24 @@ class Pool(Generic[P, T_co]):
 
     @overload
     async def call(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
-    @overload
+    @overload  # with any of the four, the arguments cannot be checked
     async def call(
         self,
         *args: Any,
-        on_progress: Progress = ...,
+        on_progress: Progress,
         retries: int = ...,
         priority: float = ...,
         key: Hashable = ...,
         **kwargs: Any,
     ) -> T_co: ...
+    @overload
+    async def call(
+        self, *args: Any, retries: int, priority: float = ..., key: Hashable = ..., **kwargs: Any
+    ) -> T_co: ...
+    @overload
+    async def call(self, *args: Any, priority: float, key: Hashable = ..., **kwargs: Any) -> T_co: ...
+    @overload
+    async def call(self, *args: Any, key: Hashable, **kwargs: Any) -> T_co: ...
     async def call(self, *args: Any, **kwargs: Any) -> T_co:
         """Call the handler with these arguments in the isolate with the least to do.
 

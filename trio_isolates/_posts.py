@@ -79,6 +79,7 @@ class Posts:
         self._dispatch = dispatch
         dispatch.on_wait, dispatch.on_worn = self.on_wait, self.relieve
         self.least = size if least is None else least
+        self._least = least  # None: all are kept, however many
         self._restart = restart
         self._window = None if restart is None else RestartWindow(restart)
         self._is_pool = is_pool
@@ -102,7 +103,7 @@ class Posts:
                 self._add_post()
             if not self.least:  # they start when there is something to do
                 self.opened.set()
-            if self.least < self.size:
+            if self._least is not None:
                 self._nursery.start_soon(self._watch_idle)
             await trio.sleep_forever()
 
@@ -296,10 +297,13 @@ class Posts:
 
     async def resize(self, size: int) -> None:
         """Have so many posts; return when all have started, and those given up are gone."""
-        self.size = self.least = size
+        self.size = size
+        self.least = size if self._least is None else min(self._least, size)
         self._lost = 0
-        for _ in range(size - len(self._posts)):
+        for _ in range(self.least - len(self._posts)):
             self._add_post()
+        for _ in range(self._dispatch.queued):  # in a pool that grows on demand
+            self.on_wait()
         old = sorted(self._posts.values(), key=_load)[: max(0, len(self._posts) - size)]
         for post in old:
             self._drop(post)

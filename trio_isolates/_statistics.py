@@ -59,7 +59,7 @@ def count(crew: Crew) -> dict[str, int]:
     """Return what every kind of record says of a crew, as it is now."""
     counts = crew.counts
     return {
-        "in_flight": sum(client.load for client in crew.clients),
+        "in_flight": sum(client.in_flight for client in crew.clients),
         "queued": crew.dispatch.queued,
         "done": counts.done,
         "failed": counts.failed,

@@ -18,6 +18,7 @@ import trio
 
 from ._errors import CallInterrupted
 from ._functions import is_async
+from ._group import end_others
 from ._here import run_soon
 from ._interrupt import interruptible
 from ._link import BlockingLink
@@ -147,6 +148,7 @@ class SyncServer:
     def _exit(self) -> None:
         for chunks in self._service.last_words():
             self._answer(chunks)
+        end_others()
         os._exit(0)
 
     def _answer(self, chunks: list[Chunk]) -> None:
