@@ -167,9 +167,7 @@ class Client:
             waits.zeros += 1
         if self._room is not None:
             self._learn(self._room, now - start)
-        self.load -= 1
-        if not self.load:
-            counts.busy += now - self._busy_from
+        self._less_load(now)
         if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
             self._weighed = now
             pid, segments = self.isolate.pid, self.isolate.mapped_bytes
@@ -208,13 +206,13 @@ class Client:
         is_free: which may go elsewhere. One that may have begun meanwhile stays; if the isolate says
         that it has not, it is returned by `on_return`.
         """
-        if self.load <= (self.isolate.concurrency or 1):
+        if self.load < 2:
             return None
         for ident, call in self._calls.unbegun(self.isolate.begun):
             if call.raise_cancel is None and not (call.is_settled or call.is_asked_back) and is_free(call):
                 call.is_asked_back = True
                 if self.isolate.host.page.ask_back(ident):
-                    return None
+                    continue  # those behind it will wait for it if it has
                 self._calls.answer(ident)
                 self._taken_back.add(ident)
                 self._take_off(call)
@@ -222,12 +220,14 @@ class Client:
         return None
 
     def _take_off(self, call: Call) -> None:
-        self.load -= 1
+        self._less_load(perf_counter())
         self.given -= items(call)
-        call.made = call.made or call.sent
-        call.client = None
-        call.is_asked_back = False
-        call.take_back()
+        _send_back(call)
+
+    def _less_load(self, now: float) -> None:
+        self.load -= 1
+        if not self.load:
+            self._counts.busy += now - self._busy_from
 
     # Answers.
 
@@ -397,13 +397,24 @@ class Client:
         self.load = 0
         self.left.set()
         self.spent.set()
-        self._on_death(self, again + [call for call in unbegun if not self._settle_stopped(call)])
+        again += [call for call in unbegun if not self._settle_stopped(call)]
+        for call in again:
+            _send_back(call)
+        self._on_death(self, again)
 
     def _settle_stopped(self, call: Call) -> bool:
         """An unbegun call that was to be stopped has nowhere to go; return whether it is settled."""
         if not call.is_settled and call.raise_cancel is not None:
             self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
         return call.is_settled
+
+
+def _send_back(call: Call) -> None:
+    """It is at no isolate any more, and in line as if it had never left that, unless it was begun."""
+    call.made = perf_counter() if call.was_begun else call.made or call.sent
+    call.client = None
+    call.is_asked_back = False
+    call.take_back()
 
 
 def _ctrl_c_waits() -> bool:

@@ -231,7 +231,6 @@ class Dispatcher:
     def _put_first(self, calls: Sequence[Call]) -> None:
         for call in calls:
             call.line = self._line
-            call.made = call.made or perf_counter()
         self._line.put_first(sorted(calls, key=_number))
 
     def _start(self, client: Client, line: Line[Call], call: Call) -> None:

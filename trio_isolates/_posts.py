@@ -291,7 +291,7 @@ class Posts:
         if client is not None and client.is_open:
             client.retire()
             self._dispatch.remove(client)
-        elif client is not None and client.isolate.death is None:
+        elif client is not None and not client.left.is_set():
             client.isolate.kill()  # it has not begun to serve
         post.scope.cancel()
 

@@ -151,7 +151,6 @@ class Crew:
             elif self._is_over():
                 call.fail(self._unserved())
             else:
-                call.client = None
                 moving.append(call)
         self.dispatch.remove(client, moving)
 
@@ -226,8 +225,7 @@ class Crew:
 
         @trio.lowlevel.enable_ki_protection
         async def stop_one(client: Client) -> None:
-            if client.is_open:
-                await client.stop_calls(grace)
+            await client.stop_calls(grace)
             await client.isolate.close(max(0.0, deadline - trio.current_time()))
 
         await self._each(stop_one)
