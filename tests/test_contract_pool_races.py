@@ -91,3 +91,128 @@ async def test_a_block_left_by_an_error_stops_those_that_are_relieved(fifo: Fifo
         assert [type(error) for error in kept.errors] == 2 * [trio.ClosedResourceError]
     handlers.tell(fifo.path, "nothing else")
     assert await fifo.line() == "nothing else"
+
+
+@within(20)
+async def test_one_call_that_may_have_begun_keeps_no_other_back(
+    fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several calls at hand, the first may have begun: those behind it go to a free isolate all the same."""
+    ask_back, asked = Page.ask_back, set[int]()
+
+    def ask(page: Page, ident: int) -> bool:
+        asked.add(ident)
+        return ask_back(page, ident) or len(asked) == 1
+
+    monkeypatch.setattr(Page, "ask_back", ask)
+    async with open_pool(handlers.apply_async, workers=1, concurrency=1) as pool:
+        (client,) = pool._crew.clients
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_gate(pool, fifo, gate))
+            assert await fifo.line() == "busy"
+            client.limit = 3
+            for text in ("second", "third"):
+                nursery.start_soon(pool.run, handlers.tell, fifo.path, text)
+                await trio.testing.wait_all_tasks_blocked()
+            assert client.load == 3
+            await pool.resize(2)
+            assert await fifo.line() == "third"
+            gate.let_pass()
+            assert await fifo.line() == "second"
+        assert pool.statistics().done == 3
+
+
+@within(20)
+async def test_an_isolate_that_is_busy_for_long_is_spared(fifo: Fifo, gate: Gate) -> None:
+    """Calls that are sent to a busy isolate and taken back again do not add up there."""
+    async with open_pool(handlers.apply_async, workers=2, concurrency=1) as pool:
+        await pool.resize(2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_gate(pool, fifo, gate))
+            assert await fifo.line() == "busy"
+
+            async def call_often() -> None:
+                for _ in range(200):
+                    await pool.call(handlers.echo, 1)
+
+            async with trio.open_nursery() as callers:
+                for _ in range(3):
+                    callers.start_soon(call_often)
+            busy = max(pool._crew.clients, key=lambda client: client.load)
+            assert (busy.load, busy.has_room) == (1, False)
+            assert busy.isolate.host.page._pushed < 100
+            gate.let_pass()
+        while not busy.has_room:
+            await trio.lowlevel.checkpoint()
+        assert pool.statistics().late_replies == 0
+
+
+@within(20)
+async def test_an_isolate_that_is_stopped_takes_nothing_from_others(
+    fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that come as a pool is being stopped begin no call that another isolate has at hand."""
+    async with trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        with pytest.raises(KeyError):
+            async with open_pool(handlers.apply_async, workers=2, concurrency=1, cancel_grace=20) as pool:
+                await pool.resize(2)
+                for _ in range(2):
+                    kept.start(pass_gate(pool, fifo, gate))
+                for _ in range(2):
+                    assert await fifo.line() == "busy"
+                kept.start(pool.run, handlers.tell, fifo.path, "begun all the same")
+                await trio.testing.wait_all_tasks_blocked()
+                first = min(pool._crew.clients, key=lambda client: client.load)
+                stop_calls = type(first).stop_calls
+
+                async def stop_one_first(client: Any, grace: float) -> None:
+                    if client is not first:
+                        await stopped.wait()
+                    await stop_calls(client, grace)
+                    stopped.set()
+
+                stopped = trio.Event()
+                monkeypatch.setattr(type(first), "stop_calls", stop_one_first)
+                raise KeyError
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(error) for error in kept.errors] == 3 * [trio.ClosedResourceError]
+    handlers.tell(fifo.path, "nothing else")
+    assert await fifo.line() == "nothing else"
+
+
+@those_with("own process")
+@within(20)
+async def test_what_stands_behind_a_sync_function_though_there_are_places(fifo: Fifo, gate: Gate) -> None:
+    """A sync function blocks the loop: calls behind it go to a free isolate, also if they could run beside."""
+    async with open_pool(handlers.apply_async, workers=1, concurrency=4) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(pool.run, work.tell_and_block, fifo.path, "first", gate.path)
+        assert await fifo.line() == "first"
+        nursery.start_soon(pool.run, handlers.tell, fifo.path, "second")
+        await trio.testing.wait_all_tasks_blocked()
+        await pool.resize(2)
+        assert await fifo.line() == "second"
+        gate.let_pass()
+
+
+@those_with("own process")
+@within(20)
+async def test_an_answer_does_not_wait_for_the_next_sync_function(fifo: Fifo, gate: Gate) -> None:
+    """What is done is told, though the loop goes on to a function that blocks it, and others run beside."""
+    async with open_pool(handlers.apply_async, workers=1) as pool, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(pass_gate(pool, fifo, gate))
+            assert await fifo.line() == "busy"
+        nursery.start_soon(pool.run, work.tell_and_block, fifo.path, "first", gate.path)
+        assert await fifo.line() == "first"
+        kept = Kept(nursery)
+        for text in ("second", "third"):  # they come together
+            kept.start(pool.run, handlers.tell, fifo.path, text)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(pool.run, work.tell_and_block, fifo.path, "last", fifo.path.parent / "gate")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.let_pass()
+        assert [await fifo.line() for _ in range(3)] == ["second", "third", "last"]
+        while len(kept.outcomes) < 2:
+            await trio.lowlevel.checkpoint()
+        gate.let_pass(3)

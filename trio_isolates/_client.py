@@ -30,6 +30,7 @@ _BETWEEN_WEIGHINGS: Final = 0.05  # seconds
 _MANY: Final = 4096  # durations that are sorted together
 _AT_HAND: Final = 0.001  # seconds that the calls take which an isolate of a pool holds besides those it runs
 _MOST_AT_HAND: Final = 32
+_MOST_TAKEN_BACK: Final = 64  # calls of which an isolate does not know yet that they went to others
 _EAGER: Final = 3  # calls in flight up to which a request is written at once instead of gathering company
 
 
@@ -196,7 +197,12 @@ class Client:
 
     @property
     def has_room(self) -> bool:
-        return self.is_open and self.load < self.limit and not self.isolate.link.is_full
+        return (
+            self.is_open
+            and self.load < self.limit
+            and len(self._taken_back) < _MOST_TAKEN_BACK
+            and not self.isolate.link.is_full
+        )
 
     # Calls that another isolate could begin sooner.
 
@@ -236,6 +242,7 @@ class Client:
         if call is None:
             self._counts.late_replies += ident not in self._taken_back
             self._taken_back.discard(ident)
+            self._on_room(self)
             return
         if kind == DROPPED and call.is_asked_back and call.raise_cancel is None:
             self._take_off(call)

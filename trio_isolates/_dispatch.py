@@ -53,6 +53,7 @@ class Dispatcher:
         self._lines: dict[Client, Line[Call]] = {}  # calls that only this one may serve, by their key
         self._owners: dict[Hashable, Client] = {}  # by key
         self._numbers = count()
+        self._has_refused = False
         self._active = 0
         self._idle = trio.Event()
 
@@ -213,6 +214,8 @@ class Dispatcher:
 
     def _relieve_another(self) -> bool:
         """Put a call in line again that stands at an isolate behind a longer one."""
+        if self._has_refused:  # its isolate is stopping it, or has done so
+            return False
         for client in self.clients:
             if (call := client.ask_back(_is_free)) is not None:
                 self._put_first([call])
@@ -268,6 +271,7 @@ class Dispatcher:
 
     def refuse(self) -> None:
         """Nobody will serve those in line."""
+        self._has_refused = True
         for line in (self._line, *self._lines.values()):
             while line:
                 error = self._unserved()
