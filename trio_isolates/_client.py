@@ -150,13 +150,13 @@ class Client:
         busy = now - self._busy_from if self.load else 0.0
         return busy, now - self._manned_from if self._manned_from else 0.0
 
-    def _give_back(self, call: Call) -> None:
-        now, counts = perf_counter(), self._counts
+    def _take_time(self, call: Call, now: float) -> None:
+        """Take note of how long it ran."""
         start = call.sent
         if self._is_serial and self._last_answer > start:  # it stood behind another one there
             start = self._last_answer
         self._last_answer = now
-        runs, waits = counts.runs, counts.waits
+        runs, waits = self._counts.runs, self._counts.waits
         runs.new.append(now - start)
         if len(runs.new) >= _MANY:
             runs.sort()
@@ -168,13 +168,13 @@ class Client:
             waits.zeros += 1
         if self._room is not None:
             self._learn(self._room, now - start)
-        self._less_load(now)
+
+    def _weigh(self, now: float) -> None:
         if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
             self._weighed = now
             pid, segments = self.isolate.pid, self.isolate.mapped_bytes
             if pid is not None and resident_bytes(pid, segments) > self.max_memory:
                 self._on_heavy(self)
-        self._free()
 
     def _free(self) -> None:
         """One call less is here."""
@@ -263,7 +263,12 @@ class Client:
         else:
             result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
-        self._give_back(call)
+        now = perf_counter()
+        if kind != DROPPED:
+            self._take_time(call, now)
+        self._less_load(now)
+        self._weigh(now)
+        self._free()
 
     def _wants(self, ident: int) -> Callable[[], bool]:
         """Somebody wants an answer until he is cancelled; or all the same, if he was before it came."""

@@ -44,6 +44,7 @@ class Dispatcher:
         self.options = options
         self.counts = Counts()
         self.clients: list[Client] = []  # open ones
+        self._leaving: list[Client] = []  # those with calls that others may take
         self._check = check
         self._check_part = check_part
         self._unserved = unserved
@@ -216,7 +217,7 @@ class Dispatcher:
         """Put a call in line again that stands at an isolate behind a longer one."""
         if self._has_refused:  # its isolate is stopping it, or has done so
             return False
-        for client in self.clients:
+        for client in (*self.clients, *self._leaving):
             if (call := client.ask_back(_is_free)) is not None:
                 self._put_first([call])
                 return True
@@ -256,8 +257,11 @@ class Dispatcher:
 
     def remove(self, client: Client, moving: Sequence[Call] = ()) -> None:
         """It takes no more calls; those that it had not begun, and those that wait for it, go to others."""
-        if client in self.clients:
-            self.clients.remove(client)
+        for those in (self.clients, self._leaving):
+            if client in those:
+                those.remove(client)
+        if client.load > 1:
+            self._leaving.append(client)
         for key in client.keys:
             self._owners.pop(key, None)
         client.keys.clear()

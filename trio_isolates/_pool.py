@@ -312,10 +312,12 @@ class Pool(Generic[P, T_co]):
         crew = self._crew
         crew.check_usable()
         clients = list(crew.clients)
-        outcomes: list[outcome.Outcome[Any]] = [outcome.Error(trio.ClosedResourceError())] * len(clients)
+        outcomes: dict[int, outcome.Outcome[Any]] = {}
 
         @trio.lowlevel.enable_ki_protection
         async def run_one(index: int, client: Client) -> None:
+            if not client.is_open and client.isolate.death is None:
+                return  # it was relieved in this very moment
             try:
                 outcomes[index] = outcome.Value(await crew.dispatch.call_on(client, RUN, (fn, args)))
             except Exception as exc:
@@ -330,7 +332,7 @@ class Pool(Generic[P, T_co]):
             raise only(group) from None
         finally:
             crew.dispatch.end_work()
-        return [result.unwrap() for result in outcomes]
+        return [outcomes[index].unwrap() for index in sorted(outcomes)]
 
     async def resize(self, workers: int) -> None:
         """Have so many isolates from now on.

@@ -59,7 +59,7 @@ def count(crew: Crew) -> dict[str, int]:
     """Return what every kind of record says of a crew, as it is now."""
     counts = crew.counts
     return {
-        "in_flight": sum(client.in_flight for client in crew.clients),
+        "in_flight": sum(client.in_flight for client in crew.posts.all),
         "queued": crew.dispatch.queued,
         "done": counts.done,
         "failed": counts.failed,
@@ -72,7 +72,7 @@ def count(crew: Crew) -> dict[str, int]:
 
 def pool_statistics(crew: Crew) -> PoolStatistics:
     counts = crew.counts
-    times = [client.times() for client in crew.clients]
+    times = [client.times() for client in crew.posts.all]
     busy = counts.busy + sum(time for time, _ in times)
     manned = counts.manned + sum(time for _, time in times)
     return PoolStatistics(

@@ -252,6 +252,7 @@ class _InlineHost:
         for chunks in self._service.last_words():
             link.write(chunks, now=True)
         link.finish()
+        self._service.exchange.is_paused = True  # no call begins any more
         self._is_exiting.set()
         raise CallInterrupted
 
