@@ -71,7 +71,7 @@ async def test_resize_as_an_isolate_is_relieved(fifo: Fifo, gate: Gate) -> None:
 
 @within(20)
 async def test_a_block_left_by_an_error_stops_those_that_are_relieved(fifo: Fifo, gate: Gate) -> None:
-    """What an isolate still does that was relieved is stopped as all else, and what it has not begun never is."""
+    """What an isolate still does that was relieved is stopped, and what it has not begun never begins."""
     async with trio.open_nursery() as nursery:
         kept = Kept(nursery)
         with pytest.raises(KeyError):
@@ -94,7 +94,7 @@ async def test_a_block_left_by_an_error_stops_those_that_are_relieved(fifo: Fifo
 async def test_one_call_that_may_have_begun_keeps_no_other_back(
     fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several calls at hand, the first may have begun: those behind it go to a free isolate all the same."""
+    """Of several calls at hand, the first may have begun: those behind it go to a free isolate."""
     ask_back, asked = Page.ask_back, set[int]()
 
     def ask(page: Page, ident: int) -> bool:
@@ -181,8 +181,11 @@ async def test_an_isolate_that_is_stopped_takes_nothing_from_others(
 @those_with("own process")
 @within(20)
 async def test_what_stands_behind_a_sync_function_though_there_are_places(fifo: Fifo, gate: Gate) -> None:
-    """A sync function blocks the loop: calls behind it go to a free isolate, also if they could run beside."""
-    async with open_pool(handlers.apply_async, workers=1, concurrency=4) as pool, trio.open_nursery() as nursery:
+    """A sync function blocks the loop: calls behind it go to a free isolate, also if there are places."""
+    async with (
+        open_pool(handlers.apply_async, workers=1, concurrency=4) as pool,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(pool.run, work.tell_and_block, fifo.path, "first", gate.path)
         assert await fifo.line() == "first"
         nursery.start_soon(pool.run, handlers.tell, fifo.path, "second")
@@ -216,7 +219,7 @@ async def test_an_answer_does_not_wait_for_the_next_sync_function(fifo: Fifo, ga
 
 
 @within(20)
-async def test_no_call_stands_behind_a_long_one_in_an_isolate_that_is_relieved(fifo: Fifo, gate: Gate) -> None:
+async def test_no_call_stands_behind_a_long_one_in_a_relieved_isolate(fifo: Fifo, gate: Gate) -> None:
     """An isolate that has served its time finishes what it has begun; what it has not goes to others."""
     async with (
         open_pool(handlers.apply_async, workers=1, max_calls_per_worker=2, concurrency=1) as pool,

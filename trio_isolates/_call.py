@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
+from time import perf_counter
 from typing import Any, Final, Protocol, final
 
 import outcome
@@ -75,6 +76,13 @@ class Call:
         spares, self.spares = self.spares, ()
         for buffer, twin in spares:
             buffer.revive(twin)
+
+    def go_back(self) -> None:
+        """It is at no isolate any more, and in line as if it had never left that, unless it was begun."""
+        self.made = perf_counter() if self.was_begun else self.made or self.sent
+        self.client = None
+        self.is_asked_back = False
+        self.take_back()
 
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, outside of any isolate."""

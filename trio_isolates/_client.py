@@ -64,7 +64,7 @@ class Client:
             on_answer=self._answer,
             wants=self._wants,
             on_death=self._died,
-            on_room=self._has_room,
+            on_room=lambda: on_room(self),
             on_error=on_error,
         )
         self.load = 0  # calls sent and unanswered
@@ -183,9 +183,6 @@ class Client:
         elif not self.load:
             self.spent.set()
 
-    def _has_room(self) -> None:
-        self._on_room(self)
-
     @property
     def in_flight(self) -> int:
         """How many calls are here whose callers wait for them."""
@@ -228,7 +225,7 @@ class Client:
     def _take_off(self, call: Call) -> None:
         self._less_load(perf_counter())
         self.given -= items(call)
-        _send_back(call)
+        call.go_back()
 
     def _less_load(self, now: float) -> None:
         self.load -= 1
@@ -411,7 +408,7 @@ class Client:
         self.spent.set()
         again += [call for call in unbegun if not self._settle_stopped(call)]
         for call in again:
-            _send_back(call)
+            call.go_back()
         self._on_death(self, again)
 
     def _settle_stopped(self, call: Call) -> bool:
@@ -419,14 +416,6 @@ class Client:
         if not call.is_settled and call.raise_cancel is not None:
             self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
         return call.is_settled
-
-
-def _send_back(call: Call) -> None:
-    """It is at no isolate any more, and in line as if it had never left that, unless it was begun."""
-    call.made = perf_counter() if call.was_begun else call.made or call.sent
-    call.client = None
-    call.is_asked_back = False
-    call.take_back()
 
 
 def _ctrl_c_waits() -> bool:
