@@ -287,3 +287,14 @@ async def test_a_call_behind_an_exit_has_not_begun(fifo: Fifo, gate: Gate) -> No
         assert [type(error) for error in kept.errors] == [IsolateDied]
     handlers.tell(fifo.path, "once")
     assert await fifo.line() == "once"
+
+
+@within(20)
+async def test_a_pool_that_has_died_is_not_half_revived(kind: Kind) -> None:
+    """When all have died and none is replaced, `resize` says so, as calls do, and starts nobody."""
+    async with open_pool(handlers.apply_async, workers=1, restart=None) as pool:
+        kind.kill(pool)
+        for action in (partial(pool.call, handlers.echo, 1), partial(pool.resize, 2)):
+            with pytest.raises(IsolateDied):
+                await action()
+        assert pool.pids == ()

@@ -194,12 +194,9 @@ class Client:
 
     @property
     def has_room(self) -> bool:
-        return (
-            self.is_open
-            and self.load < self.limit
-            and len(self._taken_back) < _MOST_TAKEN_BACK
-            and not self.isolate.link.is_full
-        )
+        if not self.is_open or len(self._taken_back) >= _MOST_TAKEN_BACK:
+            return False
+        return self.load < self.limit and not self.isolate.link.is_full
 
     # Calls that another isolate could begin sooner.
 

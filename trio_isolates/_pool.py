@@ -340,9 +340,10 @@ class Pool(Generic[P, T_co]):
         Returns when all have started, and those that are given up are gone. Those with the
         least to do are given up: they take no more calls, finish those that they have, tear down and
         end. A new one that fails to start is a failure as any other. Cancelled: the change goes on.
+        Raises as a call does if the pool is closed, or all have died and none is replaced.
         """
         check_positive("workers", workers)
-        self._crew.check_usable()
+        self._crew.check_served()
         await self._crew.posts.resize(workers)
 
     async def drain(self) -> None:

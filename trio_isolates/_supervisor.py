@@ -106,6 +106,12 @@ class Crew:
     def _find_unserved(self) -> BaseException | None:
         return self._unserved() if self.failure is not None or self._is_over() else None
 
+    def check_served(self) -> None:
+        """Raise unless calls can be made now, and there is, or will be, somebody to serve them."""
+        self.check_usable()
+        if (error := self._find_unserved()) is not None:
+            raise error
+
     def _unserved(self) -> BaseException:
         """What a caller gets whom nobody will serve."""
         self.posts.unnoticed.clear()
