@@ -298,3 +298,25 @@ async def test_a_pool_that_has_died_is_not_half_revived(kind: Kind) -> None:
             with pytest.raises(IsolateDied):
                 await action()
         assert pool.pids == ()
+
+
+@within(20)
+async def test_a_block_left_by_an_error_with_a_call_on_its_way_back(
+    fifo: Fifo, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that was asked back is told once that the block is left, whatever its isolate then says."""
+    monkeypatch.setattr(Page, "ask_back", lambda *_: True)
+    async with trio.open_nursery() as nursery:
+        kept = Kept(nursery)
+        with pytest.raises(KeyError):
+            async with open_pool(handlers.apply_async, workers=1, concurrency=1, cancel_grace=20) as pool:
+                kept.start(pass_gate(pool, fifo, gate))
+                assert await fifo.line() == "busy"
+                kept.start(pool.run, handlers.tell, fifo.path, "never")
+                await trio.testing.wait_all_tasks_blocked()
+                assert pool._crew.clients[0].ask_back(lambda _: True) is None
+                raise KeyError
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(error) for error in kept.errors] == 2 * [trio.ClosedResourceError]
+    handlers.tell(fifo.path, "nothing else")
+    assert await fifo.line() == "nothing else"

@@ -238,7 +238,7 @@ class Client:
             self._taken_back.discard(ident)
             self._on_room(self)
             return
-        if kind == DROPPED and call.is_asked_back and call.raise_cancel is None:
+        if kind == DROPPED and call.is_asked_back and call.raise_cancel is None and not call.is_settled:
             self._take_off(call)
             self._on_return(call)
             self._free()
