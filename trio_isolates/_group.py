@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import warnings
 from contextlib import suppress
 from typing import NoReturn
 
@@ -21,13 +23,29 @@ def end_others() -> None:
 
     Its parent does the same when it is dead; but that may be gone as well by then.
     """
-    group = os.getpgrp()
+    group, child = os.getpgrp(), 0
     with suppress(OSError):
         os.setpgid(0, os.getpgid(os.getppid()))
     if os.getpgrp() == group:  # who has started it is gone: there is no other group to go to
-        return
+        child = _make_child()
+        os.setpgid(child, child)
+        os.setpgid(0, child)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+    if child:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _make_child() -> int:
+    """Fork a process that does nothing, for a second at most."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are threads: what it does needs none
+        child = os.fork()
+    if not child:
+        time.sleep(1)
+        os._exit(0)
+    return child
 
 
 def end_all() -> NoReturn:
