@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -251,6 +252,15 @@ async def test_wrong_ways_to_call(how: dict[str, Any], error: type[Exception]) -
                 await call(abs, -1, **how)
 
 
+@within(20)
+async def test_a_keyword_that_could_mean_either() -> None:
+    """What is an option of the call, and of the handler too, is refused by keyword, and goes by position."""
+    async with open_pool(lambda _, key=None: key, workers=1) as pool:
+        with pytest.raises(TypeError, match="key= is an option of `call`"):
+            await pool.call(1, key="mine")
+        assert await pool.call(1, "mine", retries=1) == "mine"
+
+
 # Growing and shrinking.
 
 
@@ -424,3 +434,26 @@ async def test_wrong_options(options: dict[str, Any], error: type[Exception]) ->
     """Options that make no sense are refused by their name, before anything is started."""
     with pytest.raises(error, match=next(iter(options))):
         open_pool(abs, workers=2, **options)
+
+
+@within(20)
+async def test_resize_keeps_the_least() -> None:
+    """In a pool that grows on demand, resize sets the most; the least stays, unless that is more."""
+    async with open_them(4, min_workers=2) as pool:
+        await pool.resize(6)
+        assert pool.statistics().workers == 2
+        assert pool._crew.posts.least == 2
+        await pool.resize(1)
+        assert pool.statistics().workers == 1
+        await pool.resize(3)
+        assert pool.statistics().workers == 2
+
+
+@pytest.mark.parametrize("chunksize", ["auto", 1, 3, 4, 5])
+@within(20)
+async def test_no_isolate_has_more_items_than_it_may(chunksize: Any) -> None:
+    """Items of `map` count as calls: an isolate is relieved before it gets one too many."""
+    async with open_them(2, max_calls_per_worker=5) as pool:
+        isolates = await pool.map(range(60), chunksize=chunksize)
+        assert max(Counter(isolates).values()) <= 5
+        assert pool.statistics().done == 60

@@ -25,3 +25,11 @@ def is_generator(function: object) -> bool:
 
 def is_async_generator(function: object) -> bool:
     return _is_a(inspect.isasyncgenfunction, function)
+
+
+def parameter_names(function: Callable[..., object]) -> tuple[str, ...]:
+    """Return the names that a callable gives its parameters, as far as that can be known."""
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # not all that is callable has a signature
+        return ()

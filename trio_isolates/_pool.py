@@ -18,6 +18,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import (
     Any,
+    Final,
     Generic,
     Literal,
     NoReturn,
@@ -33,12 +34,15 @@ import outcome
 import trio
 
 from ._client import Client
+from ._functions import parameter_names
 from ._map import Map, iterate, open_map
 from ._messages import CALL, RUN
 from ._options import check_callable, check_positive
 from ._statistics import PoolStatistics, pool_statistics
 from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, only
+
+_OPTIONS: Final = frozenset({"on_progress", "retries", "priority", "key"})
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -54,6 +58,7 @@ class Pool(Generic[P, T_co]):
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+        self._ambiguous: frozenset[str] | None = None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Pool cannot be sent: it stays with the block that opened it")
@@ -100,7 +105,7 @@ class Pool(Generic[P, T_co]):
         earlier calls took: 1 to 32 calls (an async one without `concurrency`: up to `max_in_flight`).
         A call at hand that has not begun goes to another isolate as soon as that has nothing to do.
 
-        The handler cannot have parameters of these names:
+        Parameters of the handler that have one of these names can only be passed by position:
 
         on_progress: as for `Worker.call`.
         retries: how often the call may be repeated when the isolate that had begun it dies. For
@@ -109,11 +114,26 @@ class Pool(Generic[P, T_co]):
         key: calls with the same key go to the same isolate, as long as that lives. It is remembered
             as long.
         """
-        on_progress = kwargs.pop("on_progress", None)
-        how = _how(kwargs)
+        on_progress, how = None, {}
+        if kwargs:
+            self._check_options(kwargs)
+            on_progress = kwargs.pop("on_progress", None)
+            how = _how(kwargs)
         if on_progress is not None:
             return cast(T_co, await call_with_progress(self._crew, CALL, args, kwargs, on_progress, **how))
         return cast(T_co, await self._crew.call(CALL, args, kwargs, **how))
+
+    def _check_options(self, kwargs: dict[str, Any]) -> None:
+        """Raise if what is passed by keyword could be meant for the handler as well as for the call."""
+        if self._ambiguous is None:
+            handler = self._crew.options.spec.handler
+            names = () if handler is None or isinstance(handler, str) else parameter_names(handler)
+            self._ambiguous = _OPTIONS.intersection(names)
+        for name in self._ambiguous.intersection(kwargs):
+            raise TypeError(
+                f"{name}= is an option of `call`, and a parameter of the handler, too: "
+                "give that another name, or pass it by position"
+            )
 
     @overload
     def open_stream(
