@@ -91,3 +91,45 @@ async def test_further_ones_leave_nothing(how: str, further: int, tmp_path: Path
         for pid in found:
             await wait_gone(pid)
         assert list(program.temporary.iterdir()) == []
+
+
+BUILDING = """
+    import os, signal, time, trio
+    import pieces_handlers as work
+    from trio_isolates import _pieces, open_worker
+
+    marks = []
+
+    def on_open(name):
+        marks.append(name)
+        if len(marks) in (1, 15):
+            os.kill(os.getpid(), signal.SIGINT)
+        if len(marks) >= 15:  # it is being built until it is given up
+            time.sleep(0.02)
+
+    async def handler(what):
+        if what == "large":
+            return [work.many_marks("mark") for _ in range(20)]
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+
+    async def main():
+        async with open_worker(handler, cancel_grace=1000) as worker, trio.open_nursery() as nursery:
+            nursery.start_soon(worker.call, "large")
+            print("READY", worker.pid, flush=True)
+            await worker.call("stubborn")  # sent first, as it is at once
+
+    _pieces._PIECE = 0.0
+    work.on_open.append(on_open)
+    trio.run(main)
+"""
+
+
+@within(20)
+async def test_a_further_one_while_an_answer_is_built(tmp_path: Path) -> None:
+    """It skips the grace of a call, too, while the large answer to another one is being built."""
+    async with running(tmp_path, BUILDING) as program:
+        (pid,) = await program.wait_for("READY")
+        with trio.fail_after(10):
+            assert "KeyboardInterrupt" in await program.rest()
+        await wait_gone(int(pid))

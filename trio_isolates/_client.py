@@ -326,7 +326,7 @@ class Client:
             if not is_sync:
                 self.isolate.send(CANCEL, call.ident, [b""])
             left = grace
-            while left > 0 and not call.settled.is_set():
+            while left > 0 and not (call.settled.is_set() or _ctrl_c_waits()):
                 before = self.isolate.building_seconds
                 with trio.move_on_after(left):
                     await self._interrupt_until(call, call.settled)
