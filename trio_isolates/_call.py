@@ -66,6 +66,8 @@ class Call:
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         if self.client is None:
             self.is_settled = True
+            if not self.was_begun:  # it may come from an isolate that has died
+                self.take_back()
             self.leave_line(self)
             return trio.lowlevel.Abort.SUCCEEDED
         self.raise_cancel = raise_cancel

@@ -243,6 +243,8 @@ class Client:
             self._on_return(call)
             self._free()
             return
+        if kind == DROPPED:
+            call.take_back()
         if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
             result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
         elif kind == VALUE:
@@ -285,6 +287,12 @@ class Client:
         if call.settled is not None:
             call.settled.set()
         trio.lowlevel.reschedule(call.task, result)
+
+    def _drop(self, call: Call, why: Callable[[], Any]) -> None:
+        """Settle a call that never begins."""
+        if not call.is_settled:
+            call.take_back()
+            self._settle(call, outcome.capture(why), cancelled=True)
 
     # Cancellation.
 
@@ -347,7 +355,7 @@ class Client:
             wait = min(2 * wait, _LAST_REPEAT)
             if not settled.is_set() and not host.page.cancel(call.ident) and call.raise_cancel is not None:
                 # There was no room in the page before. Now it knows, and this call never begins.
-                self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
+                self._drop(call, call.raise_cancel)
 
     async def stop_calls(self, grace: float) -> None:
         """Stop every call, side by side, within `grace` seconds; then kill. Their callers see it closed."""
@@ -361,7 +369,7 @@ class Client:
                 else:
                     if self.isolate.mode == "async":  # a paused one would wait with it for ever
                         self.isolate.send(CANCEL, call.ident, [b""])
-                    self._settle(call, outcome.capture(_raise_closed), cancelled=True)
+                    self._drop(call, _raise_closed)
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_settled(self, call: Call, grace: float) -> None:
@@ -410,8 +418,8 @@ class Client:
 
     def _settle_stopped(self, call: Call) -> bool:
         """An unbegun call that was to be stopped has nowhere to go; return whether it is settled."""
-        if not call.is_settled and call.raise_cancel is not None:
-            self._settle(call, outcome.capture(call.raise_cancel), cancelled=True)
+        if call.raise_cancel is not None:
+            self._drop(call, call.raise_cancel)
         return call.is_settled
 
 
