@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import contract
 import json_handlers as work
 from contract import those_with
 from fifo import within
+from test_cancelled_anywhere import CancelAt
 from trio_isolates import IsolateDied, JsonError, JsonPool, Restart, _json_lines, open_json_pool
 from trio_isolates._json_lines import LineRange, count_lines, parse_lines
 from trio_isolates._json_shape import Shape
@@ -239,3 +241,29 @@ async def test_a_worker_that_dies_in_a_part(tmp_path: Path) -> None:
             await read(pool, path, transform=work.die)
         assert caught.value.__notes__[0].endswith(f" 0 to {path.stat().st_size}")
         assert len(await read(pool, path)) == COUNT
+
+
+@pytest.mark.parametrize("select", [None, "i"], ids=["built", "selected"])
+@within(30)
+async def test_cancelled_at_each_step(select: str | None, tmp_path: Path) -> None:
+    """Who asks again, having been cancelled at whichever step, misses no value and no error."""
+    path = write(tmp_path / "a", [json.dumps({"i": i}) if i % 9 else "?" for i in range(40)])
+    found: list[Any] = []
+    async with (
+        open_json_pool(1) as pool,
+        pool.open_lines(path, select=select, part_bytes=100, return_errors=True) as lines,
+    ):
+        for step in itertools.cycle(range(1, 40)):
+            with trio.CancelScope() as scope:
+                instrument = CancelAt(step, scope)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    found.append(await anext(lines))
+                except StopAsyncIteration:
+                    break
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+    errors = [result.error.line for result in found if isinstance(result, outcome.Error)]
+    values = [result.value for result in found if isinstance(result, outcome.Value)]
+    assert errors == list(range(1, 41, 9))
+    assert values == [i if select else {"i": i} for i in range(40) if i % 9]

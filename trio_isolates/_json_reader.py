@@ -68,6 +68,7 @@ class JsonLines(Generic[T_co]):
         self._job = job
         self._size = size
         self._results = results
+        self._answer: Any = None  # of a part, as far as it is built
         self._waiting: deque[outcome.Outcome[Any]] = deque()
         self._counts: dict[int, int] = {}  # lines, by the index of the part
         self._before: tuple[int, int] = (0, 0)  # an index, and the lines of all parts before it
@@ -83,31 +84,41 @@ class JsonLines(Generic[T_co]):
         """Return the next value. Cancelled: nothing is lost but what had not come home."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._waiting:
-            self._waiting = await self._take(await anext(self._results))
+            if self._answer is None:
+                self._answer = await anext(self._results)
+            try:
+                self._waiting = await self._take()
+            except Exception:
+                self._answer = None
+                raise
         result = self._waiting.popleft()
         self._given += 1
         if self._given % _BETWEEN_CHECKPOINTS == 0:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return cast(T_co, result if self._job.return_errors else result.unwrap())
 
-    async def _take(self, answer: Any) -> deque[outcome.Outcome[Any]]:
-        """Return the outcomes that a part came to, in the order of its lines."""
-        if isinstance(answer, Data):
-            answer, _ = await build(answer, self._job.part.source, self._job.gc)
-        index, lines, failures, values = answer
+    async def _take(self) -> deque[outcome.Outcome[Any]]:
+        """Return the outcomes that a part came to, in the order of its lines.
+
+        Cancelled: it is there to be taken again.
+        """
+        if isinstance(self._answer, Data):
+            self._answer, _ = await build(self._answer, self._job.part.source, self._job.gc)
+        index, lines, failures, values = self._answer
         if not failures or self._job.return_errors:
             self._counts[index] = lines
+        before = await self._lines_before(index) if failures else 0
+        self._answer = None
         found: deque[outcome.Outcome[Any]] = deque()
         done = 0
         for place, number, error in failures:
             found.extend(map(outcome.Value, values[done:place]))
             done = place
-            found.append(outcome.Error(await self._located(error, index, number)))
+            found.append(outcome.Error(self._located(error, before + number + 1)))
         found.extend(map(outcome.Value, values[done:]))
         return found
 
-    async def _located(self, error: Any, index: int, number: int) -> Exception:
-        line = await self._lines_before(index) + number + 1
+    def _located(self, error: Any, line: int) -> Exception:
         if isinstance(error, JsonError):
             error = list(error.args)
         if isinstance(error, list):
