@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
+import trio
 
-from trio_isolates import _collector
+from trio_isolates import ProtocolError, _collector
 from trio_isolates._collector import spared
+from trio_isolates._data import Data
+from trio_isolates._json_desk import pack
+from trio_isolates._json_home import build
 from trio_isolates._options import GcPolicy
 
 YOUNG, OLD = 0, 2
@@ -147,3 +152,24 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with spared("pause"):
         Ring()
     assert Ring.found == 1
+
+
+def test_ctrl_c_while_a_json_tree_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lands, the collector is let go."""
+    before = gc.get_threshold()
+
+    def press() -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 0.0
+
+    async def main() -> None:
+        parcel = pack([1, 2, 3], "it")
+        data = Data(parcel.head, [], ProtocolError)
+        monkeypatch.setattr(_collector, "perf_counter", press)
+        await build(data, "it", "pause")
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert gc.get_threshold() == before
+    assert before[0]

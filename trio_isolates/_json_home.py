@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import trio
+
 from ._building import current_turn
 from ._collector import spared
 from ._data import Data
@@ -17,6 +19,7 @@ from ._json_pieces import join
 from ._options import GcPolicy
 
 
+@trio.lowlevel.enable_ki_protection  # the collector must not stay held off
 async def build(data: Data, source: str, gc: GcPolicy) -> tuple[Any, int]:
     """Return the tree that an answer holds, and the bytes of its document.
 
