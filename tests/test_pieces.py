@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,8 @@ import trio.testing
 import contract
 import pieces_handlers as work
 from contract import Kind, each_way, those_with
-from fifo import within
-from handlers import apply
+from fifo import Fifo, within
+from handlers import apply, tell_and_sleep
 from trio_isolates import (
     IsolateDied,
     ReceivePort,
@@ -27,7 +28,7 @@ from trio_isolates import (
     run,
 )
 
-kind = contract.kind
+kind, fifo = contract.kind, contract.fifo
 
 Opened = list[str]
 
@@ -178,6 +179,29 @@ async def test_killed_while_its_answer_is_built(opened: Opened) -> None:
         with pytest.raises(IsolateDied):
             await worker.call(work.marked)
     assert opened == ["first"]
+
+
+@those_with("interrupts sync code")
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_killed_for_another_call_while_it_is_built(opened: Opened, fifo: Fifo) -> None:
+    """A cancellation that kills takes nothing away from a call whose answer has come whole."""
+    scope = trio.CancelScope()
+
+    def cancel() -> None:
+        select.select([fifo], [], [], 10)  # the other call has begun
+        scope.cancel()
+
+    async with open_worker(apply, on_cancel="kill") as worker, trio.open_nursery() as nursery:
+
+        async def call_another() -> None:
+            with scope:
+                await worker.call(tell_and_sleep, fifo.path)
+
+        when_opened("first", cancel)
+        nursery.start_soon(call_another)
+        assert await worker.call(work.marked) == work.marked()  # sent first, as it is at once
+    assert scope.cancelled_caught
 
 
 @pytest.mark.usefixtures("kind")

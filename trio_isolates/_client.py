@@ -344,7 +344,7 @@ class Client:
             await call.settled.wait()  # its answer is on the way: a kill would hit the call behind it
         elif not call.settled.is_set():
             self.is_ours = True
-            self.isolate.kill()
+            self.isolate.kill(reads_on=not _ctrl_c_waits())  # there may be answers to others
 
     async def _interrupt_until(self, call: Call, settled: trio.Event) -> None:
         host, wait = self.isolate.host, _FIRST_REPEAT

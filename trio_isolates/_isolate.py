@@ -118,6 +118,7 @@ class Isolate:
         self._gone = trio.Event()
         self._read_all = trio.Event()
         self._was_killed = False
+        self._gives_up = False  # what has come and is not built yet
         self._has_said_bye = False
         self._scope = trio.CancelScope(shield=True)
 
@@ -251,10 +252,10 @@ class Isolate:
             is_wanted = self._wants(ident)
             self.building = ident
             try:
-                built = await build(load, body, buffers, lambda: not self._was_killed and is_wanted())
+                built = await build(load, body, buffers, lambda: not self._gives_up and is_wanted())
             finally:
                 self.building = 0
-            if not self._was_killed:  # else it is unanswered
+            if not self._gives_up:  # else it is unanswered
                 self._on_answer(*((CANCELLED, ident, b"") if built is None else (kind, ident, built)), ())
         elif MESSAGE <= kind <= FORGET:
             found = self._exchange.find_inbox(self._neighbour, kind, ident, body)
@@ -263,13 +264,13 @@ class Isolate:
                 return
             peer, inbox, content = found
             built = await build(
-                peer.codec.loads, content, buffers, lambda: not (self._was_killed or inbox.is_closed)
+                peer.codec.loads, content, buffers, lambda: not (self._gives_up or inbox.is_closed)
             )
             if built is not None:
                 self._exchange.take_built(self._neighbour, peer, inbox, built)
         else:
             if kind in (FAILED, BYE, FAULT):
-                built = await build(load, body, buffers, lambda: not self._was_killed)
+                built = await build(load, body, buffers, lambda: not self._gives_up)
             if built is not None:
                 self._take(kind, ident, built, buffers)
 
@@ -400,10 +401,14 @@ class Isolate:
     async def wait_dead(self) -> None:
         await self._gone.wait()
 
-    def kill(self) -> None:
-        """End it at once; before its process has said hello, by giving up the start."""
+    def kill(self, *, reads_on: bool = False) -> None:
+        """End it at once; before its process has said hello, by giving up the start.
+
+        reads_on: what it has said until then is taken, however long that is to be built.
+        """
         self.was_told_to_end = True
         self._was_killed = True
+        self._gives_up = self._gives_up or not reads_on
         if self._host is None:
             self._scope.cancel()
         else:
