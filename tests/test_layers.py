@@ -11,7 +11,7 @@ import pytest
 # `__init__` stands where the public API is complete: it may import everything, and what comes after it
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
-    _errors _shared_buffer _messages                           words
+    _errors _checks _shared_buffer _messages                           words
     _wire _identities _views _by_value _unsendable _pieces _unpickling _pickling   sans-IO
     _exceptions _data _calls _restart                          the same
     _memory _link _side _bulk                                  bytes that move

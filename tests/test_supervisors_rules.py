@@ -227,16 +227,23 @@ def test_nobody_waits_twice(strategy: Strategy, steps: list[tuple[str, int]]) ->
         (lambda: ChildSpec(None), TypeError, "entry must be a function"),  # type: ignore[call-overload]
         (lambda: ChildSpec("no_colon"), ValueError, "package.module:function"),
         (lambda: ChildSpec(lambda: (yield)), TypeError, "no generator function"),
-        (lambda: ChildSpec(print, [1]), TypeError, "args"),  # type: ignore[call-overload]
-        (lambda: ChildSpec(print, restart="always"), ValueError, "restart"),  # type: ignore[call-overload]
-        (lambda: ChildSpec(print, shutdown=-1), ValueError, "shutdown"),
-        (lambda: ChildSpec(print, shutdown=math.nan), ValueError, "shutdown"),
-        (lambda: ChildSpec(print, shutdown="5"), TypeError, ">="),  # type: ignore[call-overload]
-        (lambda: ChildSpec(print, name=3), TypeError, "name"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, [1]), TypeError, r"args= must be a tuple, not \[1\]$"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, (5)), TypeError, r"args= .* not 5; a single argument is \(5,\)$"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, restart="always"), ValueError, "restart= must be one of 'permanent'"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, restart=Restart()), ValueError, "'temporary'; .* open_supervisor"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, shutdown=-1), ValueError, "shutdown= must be 0 seconds or more, not -1$"),
+        (lambda: ChildSpec(print, shutdown=math.nan), ValueError, "shutdown= must be 0 seconds or more"),
+        (lambda: ChildSpec(print, shutdown="5"), TypeError, "shutdown= must be a number .* not '5'$"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, name=3), TypeError, "name= must be a str, not 3$"),  # type: ignore[call-overload]
+        (lambda: ChildSpec(print, name=""), ValueError, "name= must not be empty"),
         (lambda: SupervisorSpec([print]), TypeError, "ChildSpec or a SupervisorSpec"),  # type: ignore[list-item]
-        (lambda: SupervisorSpec(strategy="all"), ValueError, "strategy"),  # type: ignore[arg-type]
-        (lambda: SupervisorSpec(policy=3), TypeError, "policy"),  # type: ignore[arg-type]
-        (lambda: SupervisorSpec(restart=Restart()), ValueError, "restart"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(ChildSpec(print)), TypeError, "children= must be a list .* not ChildSpec"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(3), TypeError, "children= must be a list .* not 3$"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(strategy="all"), ValueError, "strategy= must be one of .* not 'all'$"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(policy=3), TypeError, "policy= must be a Restart, not 3$"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(restart=Restart()), ValueError, "'transient'.* policy= of SupervisorSpec"),  # type: ignore[arg-type]
+        (lambda: SupervisorSpec(name="a\nb"), ValueError, r"name= must be printable text, not 'a\\nb'$"),
+        (lambda: open_supervisor(name=""), ValueError, "name= must not be empty"),
         (lambda: open_supervisor("all"), ValueError, "strategy"),  # type: ignore[arg-type]
         (lambda: open_supervisor(restart="permanent"), TypeError, "restart= must be a Restart"),  # type: ignore[arg-type]
     ],

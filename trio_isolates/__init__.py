@@ -13,7 +13,7 @@ work has stopped. For tests there is `trio_isolates.testing`.
 """
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
-#   _errors _shared_buffer _messages                                   the words
+#   _errors _checks _shared_buffer _messages                                   the words
 #   _wire _identities _views _by_value _unsendable                     no I/O
 #   _pieces _unpickling _pickling                                      no I/O
 #   _exceptions _data _calls _restart                                  no I/O

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, TypeVarTuple, final, get_args, overload
 
 from attrs import field, frozen
-from attrs.validators import ge, in_, instance_of, optional
 
+from ._checks import check_choice, check_name, check_seconds
 from ._functions import is_generator
 from ._options import check_callable
 from ._restart import Restart
@@ -34,10 +34,10 @@ class ChildSpec:
     """
 
     entry: Callable[..., Any] | str
-    args: tuple[Any, ...] = field(validator=instance_of(tuple))
-    restart: RestartType = field(validator=in_(get_args(RestartType)))
-    shutdown: float = field(validator=ge(0))
-    name: str | None = field(validator=optional(instance_of(str)))
+    args: tuple[Any, ...]
+    restart: RestartType
+    shutdown: float
+    name: str | None
 
     @overload
     def __init__(
@@ -81,10 +81,32 @@ class ChildSpec:
         check_callable("entry", given)
         if given is None or is_generator(given):
             raise TypeError(f"the entry must be a function that is no generator function, not {entry!r}")
+        _check_args(args)
+        _check_restart(restart)
+        check_seconds("shutdown", shutdown)
+        check_name(name)
         self.__attrs_init__(entry, args, restart, shutdown, name)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
 
 
+def _check_args(args: object) -> None:
+    if not isinstance(args, tuple):
+        hint = "" if isinstance(args, list) else f"; a single argument is ({args!r},)"
+        raise TypeError(f"args= must be a tuple, not {args!r}{hint}")
+
+
+def _check_restart(kind: object) -> None:
+    if isinstance(kind, Restart):
+        raise ValueError(
+            f"restart= says which ends are answered: {', '.join(map(repr, get_args(RestartType)))}; how often, "
+            f"is said by restart= of open_supervisor, or policy= of SupervisorSpec, so not {kind!r}"
+        )
+    check_choice("restart", kind, get_args(RestartType))
+
+
 def _checked(children: Iterable[ChildSpec | SupervisorSpec]) -> tuple[ChildSpec | SupervisorSpec, ...]:
+    given: object = children
+    if not isinstance(given, Iterable):
+        raise TypeError(f"children= must be a list or tuple of specs, not {given!r}")
     children = tuple(children)
     for child in children:
         check_spec(child)
@@ -110,10 +132,18 @@ class SupervisorSpec:
     """
 
     children: tuple[ChildSpec | SupervisorSpec, ...] = field(converter=_checked, default=())
-    strategy: Strategy = field(default="one_for_one", kw_only=True, validator=in_(get_args(Strategy)))
-    policy: Restart = field(factory=Restart, kw_only=True, validator=instance_of(Restart))
-    restart: RestartType = field(default="permanent", kw_only=True, validator=in_(get_args(RestartType)))
-    name: str | None = field(default=None, kw_only=True, validator=optional(instance_of(str)))
+    strategy: Strategy = field(default="one_for_one", kw_only=True)
+    policy: Restart = field(factory=Restart, kw_only=True)
+    restart: RestartType = field(default="permanent", kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        policy: object = self.policy
+        check_strategy(self.strategy)
+        if not isinstance(policy, Restart):
+            raise TypeError(f"policy= must be a Restart, not {policy!r}")
+        _check_restart(self.restart)
+        check_name(self.name)
 
 
 @frozen
@@ -159,7 +189,4 @@ def check_spec(spec: object) -> None:
 
 def check_strategy(strategy: object) -> None:
     """Raise unless this is the name of a strategy."""
-    if strategy not in get_args(Strategy):
-        raise ValueError(
-            f"strategy= must be one of {', '.join(map(repr, get_args(Strategy)))}, not {strategy!r}"
-        )
+    check_choice("strategy", strategy, get_args(Strategy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
+from ._checks import check_name
 from ._child_spec import Strategy, check_strategy
 from ._restart import Restart
 from ._tree import Supervisor, open_tree
@@ -50,4 +51,5 @@ def open_supervisor(
     check_strategy(strategy)
     if not isinstance(restart, Restart):
         raise TypeError(f"restart= must be a Restart, not {restart!r}")
+    check_name(name)
     return open_tree(Supervisor(strategy, restart, name))

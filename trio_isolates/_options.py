@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -17,8 +16,10 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 from attrs import frozen
 
 from ._by_value import find_context_var
+from ._checks import check_choice, check_int, check_name, check_seconds
 from ._engine import Engine, find_engine
 from ._environment import log_levels
+from ._functions import is_generator
 from ._memory import RING
 from ._messages import Changes, Spec
 from ._restart import Restart
@@ -113,26 +114,18 @@ def _check_handler(handler: object, concurrency: int | None) -> None:
         check_positive("concurrency", concurrency)
 
 
+def check_plain(fn: object) -> None:
+    """Raise if `fn` is a generator function, whose items one answer cannot bring."""
+    if is_generator(fn):
+        raise TypeError(
+            f"fn must not be a generator function, as {fn!r} is: its items come as a stream, "
+            "from open_worker(...).open_stream(...)"
+        )
+
+
 def check_positive(name: str, value: object, most: int | None = None) -> None:
     """Raise unless `value` is an int of at least 1 and at most `most`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}= must be an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}= must be at least 1, not {value}")
-    if most is not None and value > most:
-        raise ValueError(f"{name}= must be at most {most}, not {value}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name}= must be a number of seconds, not {value!r}")
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name}= must be 0 seconds or more, not {value}")
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}= must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    check_int(name, value, 1, most)
 
 
 def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any], ...]:
@@ -150,12 +143,10 @@ def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any],
     return variables
 
 
-def _check_int(name: str, value: object, least: int, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}= must be an int, not {value!r}")
-    if not least <= value <= most:
+def _check_from_to(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, int) and not least <= value <= most:
         raise ValueError(f"{name}= must be from {least} to {most}, not {value}")
-    return value
+    return check_int(name, value, least)
 
 
 def _check_affinity(cpus: Iterable[int]) -> frozenset[int]:
@@ -168,7 +159,7 @@ def _check_affinity(cpus: Iterable[int]) -> frozenset[int]:
     if not found:
         raise ValueError("cpu_affinity= must name at least one CPU")
     last = os.sysconf("SC_NPROCESSORS_CONF") - 1
-    return frozenset(_check_int("a CPU in cpu_affinity", cpu, 0, last) for cpu in found)
+    return frozenset(_check_from_to("a CPU in cpu_affinity", cpu, 0, last) for cpu in found)
 
 
 def _check_env(env: Mapping[str, str | None]) -> None:
@@ -208,7 +199,7 @@ def make_changes(
         _check_env(env)
         environ |= env
     return Changes(
-        nice=None if nice is None else _check_int("nice", nice, -20, 19),
+        nice=None if nice is None else _check_from_to("nice", nice, -20, 19),
         cpu_affinity=None if cpu_affinity is None else _check_affinity(cpu_affinity),
         env=environ or None,
         cwd=None if cwd is None else _check_cwd(cwd),
@@ -244,17 +235,16 @@ def make_options(
         check_callable(f"{option}=", value)
     if state is not None and handler is None:
         raise TypeError("state= is the handler's first argument, and there is no handler")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name= must be a str, not {name!r}")
+    check_name(name)
     check_positive("max_in_flight", max_in_flight, RING)
-    _check_choice("on_cancel", on_cancel, ("interrupt", "kill"))
+    check_choice("on_cancel", on_cancel, ("interrupt", "kill"))
     if on_cancel == "kill" and not isinstance(handler, str) and (handler is None or needs_trio(handler)):
         raise TypeError(f"on_cancel='kill' is for sync handlers; {handler!r} is not one")
-    _check_seconds("cancel_grace", cancel_grace)
-    _check_seconds("shutdown_grace", shutdown_grace)
+    check_seconds("cancel_grace", cancel_grace)
+    check_seconds("shutdown_grace", shutdown_grace)
     if restart is not None and not isinstance(restart, Restart):
         raise TypeError(f"restart= must be a Restart or None, not {restart!r}")
-    _check_choice("gc", gc, ("leave", "pause", "freeze"))
+    check_choice("gc", gc, ("leave", "pause", "freeze"))
     spec = Spec(
         name=name or f"{kind}-{next(_counter)}",
         handler=handler,

@@ -12,12 +12,8 @@ from collections.abc import Callable
 from typing import final
 
 import attrs
-from attrs.validators import ge, gt, instance_of, le, lt
 
-
-def _not_below_min_backoff(record: Restart, _attribute: attrs.Attribute[float], value: float) -> None:
-    if value < record.min_backoff:
-        raise ValueError(f"'max_backoff' must be >= 'min_backoff' ({record.min_backoff}): {value}")
+from ._checks import check_int, check_number, check_seconds
 
 
 @final
@@ -45,11 +41,26 @@ class Restart:
         TypeError: if `max_restarts` is not an int, or another argument is not a number.
     """
 
-    max_restarts: int = attrs.field(default=3, validator=[instance_of(int), ge(0)])
-    within: float = attrs.field(default=5.0, validator=gt(0))
-    min_backoff: float = attrs.field(default=0.1, validator=[ge(0), lt(math.inf)])
-    max_backoff: float = attrs.field(default=10.0, validator=[lt(math.inf), _not_below_min_backoff])
-    jitter: float = attrs.field(default=0.2, validator=[ge(0), le(1)])
+    max_restarts: int = 3
+    within: float = 5.0
+    min_backoff: float = 0.1
+    max_backoff: float = 10.0
+    jitter: float = 0.2
+
+    def __attrs_post_init__(self) -> None:
+        check_int("max_restarts", self.max_restarts, 0)
+        for name in ("within", "min_backoff", "max_backoff"):
+            check_seconds(name, getattr(self, name))
+        if self.within == 0:
+            raise ValueError("within= must be more than 0 seconds, not 0")
+        for name in ("min_backoff", "max_backoff"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"{name}= must be finite, not inf")
+        if self.max_backoff < self.min_backoff:
+            raise ValueError(
+                f"max_backoff= must be at least min_backoff={self.min_backoff}, not {self.max_backoff}"
+            )
+        check_number("jitter", self.jitter, 0, 1)
 
 
 @final
