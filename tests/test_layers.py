@@ -23,7 +23,7 @@ LAYERS = """
     _queue _histogram _resident _call _client _dispatch        calls, and who serves them
     _posts _supervisor _statistics                             who is alive
     _stream _open_isolate _open_worker _actor _run _map _pool _open_pool   the doors
-    _child_spec _siblings _tree _open_supervisor               isolates that live again
+    _child_spec _child_log _siblings _tree _open_supervisor               isolates that live again
     _selection _json_place _json_decode _json_source _json_pieces _json_shape   JSON: texts and trees
     _json_desk _json_lines _json_home _json_question _json_document             and what becomes of them
     _json_reader _json_pool _open_json_pool                                     in isolates

@@ -110,7 +110,7 @@ async def test_a_sync_entry(kind: Kind) -> None:
 @within(20)
 async def test_failures_are_logged(family: Family, caplog: pytest.LogCaptureFixture) -> None:
     """What a child raises is a warning with its traceback, also when it is stopped; a return is none."""
-    async with open_supervisor() as supervisor:
+    async with open_supervisor(name="home") as supervisor:
         await family.start(supervisor, "abc")
         family.tell("a", "f")
         assert await family.hear(1) == ["a starts"]
@@ -123,8 +123,8 @@ async def test_failures_are_logged(family: Family, caplog: pytest.LogCaptureFixt
     records = [record for record in caplog.records if record.name == "trio_isolates.supervisor"]
     assert {record.levelno for record in records} == {logging.WARNING}
     assert [(r.getMessage(), str(r.exc_info and r.exc_info[1])) for r in records] == [
-        ("'a' has failed", "a"),
-        ("'c' has failed", "c, in its clean-up"),
+        ("'home': 'a' has failed, and is started again at once", "a"),
+        ("'home': 'c' has failed while it was being stopped", "c, in its clean-up"),
     ]
 
 

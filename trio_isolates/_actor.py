@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar, TypeVarTuple, cast,
 import trio
 
 from ._engine import Engine
-from ._errors import UnsendableError
+from ._errors import UnsendableError, rename_path
 from ._functions import is_generator
 from ._open_worker import Worker, open_worker
 from ._options import GcPolicy, OnCancel
@@ -291,7 +291,7 @@ async def _open(
     except UnsendableError as exc:
         if not is_open:
             for ours, theirs in _OURS_AND_THEIRS:
-                exc.rename(ours, theirs)
+                rename_path(exc, ours, theirs)
         raise
 
 

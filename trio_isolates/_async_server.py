@@ -205,6 +205,7 @@ class AsyncServer:
             pass
         except BaseException as exc:
             answer, value = ERROR, exc
+            self._service.explain(exc, work[0])
         del self._scopes[ident]
         if port is not None and kind != STREAM:
             answer, value = self._service.finish(answer, value)

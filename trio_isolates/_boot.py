@@ -14,6 +14,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import pickle
+import re
 import select
 import socket
 import sys
@@ -47,6 +48,7 @@ from ._wire import encode
 HANDOVER: Final = "_trio_isolates_handover"
 """Where, in `multiprocessing.process`, the parent's preparation data leaves the inherited descriptors."""
 
+_COMM: Final = 15  # bytes that the kernel keeps of a process's name
 _HAS_TITLES: Final = importlib.util.find_spec("setproctitle") is not None
 _FINISH_WAIT: Final = 0.001  # seconds between looks at links that take no more for now
 _FINISH_LIMIT: Final = 5.0  # seconds after which a sibling that does not read is given up
@@ -119,16 +121,23 @@ def _adopt_standard(fds: list[int], page: Page) -> None:
     )
 
 
+def _shortened(name: str) -> bytes:
+    found = re.search(r"\.\d+$", name)
+    number = found[0] if found else ""
+    base = os.fsencode(name.removesuffix(number))[: max(0, _COMM - len(number))]
+    return (base.decode(errors="ignore") + number).encode()[:_COMM]  # no half characters
+
+
 def _set_title(name: str) -> None:
     """Have `ps` and `top` show the isolate's name, of which the kernel keeps 15 bytes.
 
-    With the package setproctitle, the whole command line says it.
+    Of a pool's isolates the number is kept, and the pool's name is cut. With the package setproctitle, the whole command line says it.
     """
     if _HAS_TITLES:
         importlib.import_module("setproctitle").setproctitle(f"trio_isolates: {name}")
     try:
         with open("/proc/self/comm", "wb", buffering=0) as comm:
-            comm.write(os.fsencode(name)[:15])
+            comm.write(_shortened(name))
     except OSError:  # no /proc
         pass
 

@@ -14,7 +14,7 @@ import outcome
 import trio
 from attrs import define, field
 
-from ._errors import IsolateDied, UnsendableError
+from ._errors import IsolateDied, UnsendableError, rename_path
 from ._histogram import Histogram
 from ._messages import CALL, CHUNK, EXTENDED, RUN, STREAM
 from ._queue import Line
@@ -43,7 +43,7 @@ class Call:
     priority: float = 0
     key: Hashable = None
     retries: int = 0
-    was_begun = False  # by an isolate that died of it, or with it
+    tried = 0  # how often an isolate has begun it, and died of it or with it
     is_asked_back = False  # by us, for another isolate
     made = 0.0
     sent = 0.0
@@ -89,11 +89,17 @@ class Call:
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, outside of any isolate."""
         self.is_settled = True
-        if not self.was_begun:
+        if not self.tried:
             self.take_back()
-        if self.was_begun and isinstance(error, IsolateDied):
+        elif isinstance(error, IsolateDied):
             error.maybe_executed = True
+        self.name_tries(error)
         trio.lowlevel.reschedule(self.task, outcome.Error(error))
+
+    def name_tries(self, error: BaseException) -> None:
+        """Note how often it was tried in vain, if it was more than once."""
+        if self.tried > 1:
+            error.add_note(f"tried {self.tried} times")
 
 
 @define(eq=False)
@@ -126,14 +132,14 @@ def rename(error: UnsendableError, kind: int, payload: Any, is_actor: bool) -> N
         kind, payload = payload[:2]
         for ours, theirs in (("args[1]", "args"), ("args[2]", "kwargs"), ("args[3]", "context")):
             if error.path.startswith(ours):
-                error.rename(ours, theirs)
+                rename_path(error, ours, theirs)
                 break
     if is_actor and kind in (CALL, STREAM) and (found := _AFTER_NAME.match(error.path)):
-        error.rename(found[0], f"args[{int(found[1]) - 1}]")
+        rename_path(error, found[0], f"args[{int(found[1]) - 1}]")
     elif kind == CHUNK and (found := _IN_CHUNK.match(error.path)):
-        error.rename(found[0], f"items[{payload[1][1] + int(found[1])}]")
+        rename_path(error, found[0], f"items[{payload[1][1] + int(found[1])}]")
     elif kind in (RUN, CHUNK) and not error.path.startswith(("kwargs", "context")):
         for ours, theirs in (("args[0]", "fn"), ("args[1]", "args")):
             if error.path.startswith(ours):
-                error.rename(ours, theirs)
+                rename_path(error, ours, theirs)
                 break

@@ -394,7 +394,7 @@ class Client:
         for call in begun:
             if call.retries and call.raise_cancel is None and not call.is_settled:
                 call.retries -= 1
-                call.was_begun = True
+                call.tried += 1
                 self._counts.retried += 1
                 self.was_noticed = True
                 again.append(call)
@@ -407,6 +407,8 @@ class Client:
                 error: IsolateError = isolate.died(maybe_executed=True, call=name, ident=call.ident)
                 if isinstance(cause, ProtocolError):
                     error = ProtocolError(f"isolate {isolate.name!r} (pid {isolate.pid}) was killed: {cause}")
+                call.tried += 1
+                call.name_tries(error)
                 self._settle(call, outcome.Error(error))
         self.load = 0
         self.left.set()

@@ -40,9 +40,10 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         out_of_memory: True if it is likely that the kernel has killed it for lack of memory: it was
             killed by SIGKILL, and the kernel has counted such a kill in this program's control group
             meanwhile. False: nothing is known of that.
+        serves_calls: False of a bare isolate and of a supervisor's child, which run an entry.
 
     What this program itself has killed, by `kill()` or for a cancelled call, needs no explanation: of
-    these, the last four are None or False. It is also a `trio_parallel.BrokenWorkerError`.
+    these, those from call on, but for serves_calls, are None or False. It is also a `trio_parallel.BrokenWorkerError`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         seconds: float | None = None,
         peak_rss: int | None = None,
         out_of_memory: bool = False,
+        serves_calls: bool = True,
     ) -> None:
         super().__init__(name)
         self.name = name
@@ -70,6 +72,7 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         self.seconds = seconds
         self.peak_rss = peak_rss
         self.out_of_memory = out_of_memory
+        self.serves_calls = serves_calls
 
     def __repr__(self) -> str:
         end = self.signal if self.signal is not None else f"exitcode {self.exitcode}"
@@ -89,8 +92,9 @@ class IsolateDied(IsolateError, BrokenWorkerError):
             how += self.call
         if self.peak_rss is not None:
             how += f", peak memory {_say_size(self.peak_rss)}"
-        begun = "the call may have been executed" if self.maybe_executed else "no call had begun"
-        text = f"isolate {self.name!r} (pid {self.pid}) {how}; {begun}"
+        text = f"isolate {self.name!r} (pid {self.pid}) {how}"
+        if self.serves_calls:
+            text += "; the call may have been executed" if self.maybe_executed else "; no call had begun"
         if tail := _shown(self.stderr_tail.rstrip().splitlines()):
             text += "\nthe end of its stderr:\n" + "\n".join(f"  {line}" for line in tail)
         return text
@@ -138,12 +142,13 @@ class UnsendableError(IsolateError, TypeError):
         self.path = path
         self.type_name = type_name
 
-    def rename(self, ours: str, theirs: str) -> None:
-        """Say the beginning of the path in the words of who sent the value."""
-        if self.path.startswith(ours):
-            path = theirs + self.path[len(ours) :]
-            self.args = (self.args[0].replace(self.path, path, 1),)
-            self.path = path
+
+def rename_path(error: UnsendableError, ours: str, theirs: str) -> None:
+    """Say the beginning of the path in the words of who sent the value."""
+    if error.path.startswith(ours):
+        path = theirs + error.path[len(ours) :]
+        error.args = (error.args[0].replace(error.path, path, 1),)
+        error.path = path
 
 
 class RemoteError(IsolateError):

@@ -217,7 +217,7 @@ def load_error(codec: Codec, body: Chunk, buffers: Any = ()) -> Exception:
         title, packed = codec.loads(body, buffers)
         errors = _Unpacker(codec, packed).unpack()
         if text := packed[0].traceback:
-            _add_note(errors[0], f"Remote traceback ({title}):\n{text}")
+            _add_note(errors[0], f"Remote traceback ({title}):\n{_without_notes(text, errors[0])}")
         return errors[0]
     except BaseException as exc:
         error = RemoteError("<unknown>", f"an error arrived that could not be opened: {try_str(exc)}")
@@ -299,6 +299,14 @@ def _stand_in(packed: _Packed, why: BaseException | None = None) -> RemoteError:
         why = UnsendableError(packed.refused, type_name=packed.type_name)
     error.__cause__ = why
     return error
+
+
+def _without_notes(text: str, error: Exception) -> str:
+    """Return a traceback without the notes at its end that the exception has brought itself."""
+    notes = vars(error).get("__notes__")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        return text
+    return text.removesuffix("\n".join(["", *notes]).rstrip())
 
 
 def _add_note(error: Exception, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -14,6 +15,9 @@ from ._exchange import Exchange
 exchange_of_tasks: ContextVar[Exchange | None] = ContextVar("exchange_of_tasks", default=None)
 _of_run: trio.lowlevel.RunVar[Exchange] = trio.lowlevel.RunVar("trio_isolates_exchange")
 _of_process: list[Exchange] = []
+BELONGS: Final = (
+    "belongs to another trio.run (in a notebook each cell is one: open it and use it in the same cell)"
+)
 _RunFinishedError = trio.RunFinishedError  # which is looked for when the interpreter has emptied trio, too
 
 

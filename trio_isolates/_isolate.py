@@ -104,6 +104,7 @@ class Isolate:
         self._failed_step = ""
         self._engine = engine
         self._changes = spec.changes
+        self._is_entry = spec.is_entry
         self._is_data_only = spec.changes.is_data_only
         self._spec = self.codec.dumps(spec, "")
         self._builder = Builder(spec.name, gc_policy)
@@ -445,6 +446,7 @@ class Isolate:
             seconds=None if began is None else max(0.0, death.at - began),
             peak_rss=death.peak_rss,
             out_of_memory=death.out_of_memory,
+            serves_calls=not self._is_entry,
         )
         error.__cause__ = self.cause
         return error

@@ -17,7 +17,7 @@ import trio
 from attrs import frozen
 
 from ._data import Data
-from ._errors import UnsendableError
+from ._errors import UnsendableError, rename_path
 from ._json_decode import Decoder, DecoderName
 from ._json_document import JsonDocument, Residents
 from ._json_home import build
@@ -221,7 +221,7 @@ class JsonPool:
                 size, value = await self._typed.call(CALL, (question, *about, shape), **how)
             except UnsendableError as exc:
                 for name in ("transform", "type"):
-                    exc.rename(f"args[{len(about)}].{name}", name)
+                    rename_path(exc, f"args[{len(about)}].{name}", name)
                 raise
         self._documents += 1
         self._bytes += size

@@ -7,12 +7,12 @@ import os
 import pickle
 from typing import Any, cast
 
-from ._options import check_positive
+from ._checks import check_int
 
 
 def how(retries: object, priority: object) -> dict[str, Any]:
     if retries != 0:
-        check_positive("retries", retries)
+        check_int("retries", retries, 0)
     if not isinstance(priority, int | float) or math.isnan(priority):
         raise TypeError(f"priority= must be a number, not {priority!r}")
     return {"retries": retries, "priority": priority}

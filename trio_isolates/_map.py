@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, final
 import outcome
 import trio
 
+from ._errors import IsolateDied
 from ._functions import is_async
 from ._messages import CALL, CHUNK, RUN
 from ._supervisor import Crew, only
@@ -31,11 +32,28 @@ async def iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[A
     elif isinstance(items, AsyncIterable):
         async for item in items:
             yield item
-    elif isinstance(items, Iterable):
+    else:
         for item in items:
             yield item
-    else:
+
+
+def check_items(items: object) -> None:
+    """Raise unless items can be had from it."""
+    if not isinstance(items, AsyncIterable | Iterable):
         raise TypeError(f"items must be an iterable or async iterable, not {items!r}")
+
+
+def check_progress(progress: object) -> None:
+    """Raise unless it can be called, and nobody need wait for it; None passes."""
+    if progress is not None and (is_async(progress) or not callable(progress)):
+        raise TypeError(f"progress= must be a sync function, not {progress!r}")
+
+
+def _name_item(error: Exception, index: int, item: object) -> None:
+    try:
+        error.add_note(f"for items[{index}]: {reprlib.repr(item)}")
+    except Exception:  # an exception that fights back, or a __repr__ that raises
+        pass
 
 
 @final
@@ -80,10 +98,18 @@ class Map:
                 payload = self._fn, (self._items[first:last], first)
                 self._results[first:last] = await self._crew.call(CHUNK, payload, is_part=True)
             except Exception as exc:
+                if isinstance(exc, IsolateDied):  # of all others, the isolate has said it
+                    self._name_items(exc, first, last)
                 self._error = self._error or exc
                 scope.cancel()
                 return
             self._learn(last - first, time.perf_counter() - started)
+
+    def _name_items(self, error: Exception, first: int, last: int) -> None:
+        if last - first == 1:
+            _name_item(error, first, self._items[first])
+        else:
+            error.add_note(f"for one of items[{first}:{last}]")
 
     def _take_size(self) -> int:
         most = self._crew.posts.most_calls or len(self._items)
@@ -126,6 +152,7 @@ class _Results:
         self._places = trio.Semaphore(limit)
         self._changed = trio.Event()
         self._is_closed = False
+        self.failure: BaseException | None = None  # of `progress`
 
     async def pull(self, items: Iterable[Any] | AsyncIterable[Any], nursery: trio.Nursery) -> None:
         """Pull the items, each when there is a place for it, and have it called."""
@@ -135,7 +162,7 @@ class _Results:
             await self._places.acquire()
             async with aclosing(iterate(items)) as pulled:
                 async for item in pulled:
-                    nursery.start_soon(self._call, count, item)
+                    nursery.start_soon(self._call, count, item, nursery.cancel_scope)
                     count += 1
                     await self._places.acquire()
         except Exception as exc:
@@ -144,18 +171,29 @@ class _Results:
         self._changed.set()
 
     @trio.lowlevel.enable_ki_protection
-    async def _call(self, index: int, item: Any) -> None:
+    async def _call(self, index: int, item: Any, scope: trio.CancelScope) -> None:
         kind, payload = (CALL, (item,)) if self._fn is None else (RUN, (self._fn, (item,)))
         try:
             result: outcome.Outcome[Any] = outcome.Value(await self._crew.call(kind, payload, is_part=True))
         except Exception as exc:
-            exc.add_note(f"for items[{index}]: {reprlib.repr(item)}")
+            _name_item(exc, index, item)
             result = outcome.Error(exc)
         self._finished += 1
         self._ready[index] = result
         self._changed.set()
+        if self.failure is None:
+            try:
+                self._tell()
+            except BaseException as exc:
+                self.failure = exc
+                scope.cancel()
+
+    def _tell(self) -> None:
         if self._progress is not None:
-            self._progress(self._finished, self._total)
+            answer = self._progress(self._finished, self._total)
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise TypeError(f"progress= must be a sync function, not {self._progress!r}")
 
     def close(self) -> None:
         self._is_closed = True
@@ -198,8 +236,6 @@ async def open_map(
     return_errors: bool,
     progress: Callable[[int, int | None], object] | None,
 ) -> AsyncGenerator[AsyncIterator[Any], None]:
-    if is_async(progress):
-        raise TypeError(f"progress= must be a sync function, as nobody waits for it; {progress!r} is async")
     results = _Results(
         crew, fn, ordered=ordered, limit=max_pending, return_errors=return_errors, progress=progress
     )
@@ -214,10 +250,12 @@ async def open_map(
             except BaseException as exc:
                 error = exc
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:  # of `progress`, or a Ctrl-C
+    except BaseExceptionGroup as group:  # a Ctrl-C
         raise only(group) from None
     finally:
         crew.dispatch.end_work()
         results.close()
+    if results.failure is not None:
+        raise results.failure from (error if isinstance(error, Exception) else None)
     if error is not None:
         raise error

@@ -27,7 +27,7 @@ import trio
 
 from ._engine import Engine
 from ._messages import CALL, RUN
-from ._options import GcPolicy, OnCancel, WorkerOptions, check_callable, make_options
+from ._options import GcPolicy, OnCancel, WorkerOptions, check_callable, check_plain, make_options
 from ._restart import Restart
 from ._statistics import WorkerStatistics, count
 from ._stream import Progress, call_with_progress, open_stream
@@ -134,6 +134,7 @@ class Worker(Generic[P, T_co]):
         Raises and is cancelled as `call` is.
         """
         check_callable("fn", fn)
+        check_plain(fn)
         return await self._crew.call(RUN, (fn, args))
 
     def close(self) -> None:

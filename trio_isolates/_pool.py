@@ -35,9 +35,10 @@ import trio
 
 from ._client import Client
 from ._functions import parameter_names
-from ._map import Map, iterate, open_map
+from ._map import Map, check_items, check_progress, iterate, open_map
 from ._messages import CALL, RUN
-from ._options import check_callable, check_positive
+from ._checks import check_int
+from ._options import check_callable, check_plain, check_positive
 from ._statistics import PoolStatistics, pool_statistics
 from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, only
@@ -184,6 +185,7 @@ class Pool(Generic[P, T_co]):
     ) -> Any:
         """Call any function in the isolate with the least to do. As `Worker.run` and `call`."""
         check_callable("fn", fn)
+        check_plain(fn)
         how = _how({"retries": retries, "priority": priority, "key": key})
         return await self._crew.call(RUN, (fn, args), **how)
 
@@ -224,7 +226,9 @@ class Pool(Generic[P, T_co]):
 
         The first exception stops what is in flight and is raised. A cancellation stops it, too.
         """
+        check_items(items)
         check_callable("fn", fn)
+        check_plain(fn)
         if chunksize != "auto":
             check_positive("chunksize", chunksize)
         async with aclosing(iterate(items)) as pulled:
@@ -306,6 +310,10 @@ class Pool(Generic[P, T_co]):
 
         Leaving the block early stops what is in flight, before the block is left.
         """
+        check_items(items)
+        check_callable("fn", fn)
+        check_plain(fn)
+        check_progress(progress)
         if max_pending is not None:
             check_positive("max_pending", max_pending)
         return open_map(
@@ -329,6 +337,8 @@ class Pool(Generic[P, T_co]):
         All are waited for; then the first error, if there was one, is raised. An isolate that starts
         later is not told: to set isolates up, use `init` or `state` of `open_pool`.
         """
+        check_callable("fn", fn)
+        check_plain(fn)
         crew = self._crew
         crew.check_usable()
         clients = list(crew.clients)
@@ -393,7 +403,7 @@ def _how(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take out how a call is to be served, and check it."""
     how: dict[str, Any] = {}
     if "retries" in kwargs and (retries := kwargs.pop("retries")) != 0:
-        check_positive("retries", retries)
+        check_int("retries", retries, 0)
         how["retries"] = retries
     if "priority" in kwargs and (priority := kwargs.pop("priority")) != 0:
         if not isinstance(priority, int | float) or math.isnan(priority):

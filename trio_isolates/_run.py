@@ -13,7 +13,7 @@ from ._engine import Engine
 from ._functions import is_async
 from ._here import check_in_trio
 from ._messages import CALL
-from ._options import GcPolicy, OnCancel, ProcessOptions, make_options
+from ._options import GcPolicy, OnCancel, ProcessOptions, check_plain, make_options
 from ._supervisor import Crew, open_crew
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ def current_default_isolate_limiter() -> trio.CapacityLimiter:
     """
     if (own := isolate_limiter.get()) is not None:
         return own
+    check_in_trio()
     try:
         return _limiter.get()
     except LookupError:
@@ -102,6 +103,7 @@ async def run(
     cancelled, a sync one killed at once; either way the isolate is gone when Cancelled is raised.
     """
     check_in_trio()
+    check_plain(fn)
     if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
         raise TypeError(f"limiter= must be a trio.CapacityLimiter, not {limiter!r}")
     on_cancel: OnCancel = "interrupt" if is_async(fn) else "kill"

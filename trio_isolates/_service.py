@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
+import os
 import reprlib
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -54,6 +56,7 @@ Work: TypeAlias = tuple[
     Callable[..., Any], tuple[Any, ...], dict[str, Any], ContextValues, SendPort[Any] | None
 ]
 
+_OUR_FOLDER: Final = os.path.dirname(__file__) + os.sep
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
 
@@ -239,12 +242,27 @@ class Service:
         if kind == CHUNK:
             function = partial(self.run_chunk, function)
         answer, value = self.interrupter.run(ident, partial(context.run, function, *args, **kwargs))
+        if answer == ERROR:
+            self.explain(value, work[0])
         if answer == VALUE and inspect.iscoroutine(value):
             answer, value = ERROR, not_async(function, value)
         if port is not None and kind != STREAM:
             answer, value = context.run(self.finish, answer, value)
         send(self.encode(answer, ident, value))
         del value  # an error holds this frame, which must not hold the error
+
+    def explain(self, error: object, function: object) -> None:
+        """Note what a call has been given besides its arguments, if its handler would not take them all."""
+        if not (self._state and isinstance(error, TypeError)):
+            return
+        if all(part is not self.handler for part in (function, *getattr(function, "args", ()))):
+            return
+        tb = error.__traceback__
+        while tb is not None and tb.tb_next is not None:
+            tb = tb.tb_next
+        if tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):  # it has not begun
+            with suppress(Exception):  # an exception that fights back
+                error.add_note("state= is passed as the first argument")
 
     def finish(self, answer: int, value: Any) -> tuple[int, Any]:
         """Send what the call has still to say before its answer, in its context; return the answer."""

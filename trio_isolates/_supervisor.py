@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 import trio
 
@@ -22,11 +22,14 @@ from ._errors import (
     IsolateSpawnError,
     RestartLimitExceeded,
     UnsendableError,
+    rename_path,
 )
-from ._here import check_in_trio
+from ._here import BELONGS, check_in_trio
 from ._options import Options
 from ._posts import Posts
 from ._restart import Restart
+
+_NOT_REPLACED: Final = "with restart=None, those that die are not replaced"
 
 
 @final
@@ -49,6 +52,7 @@ class Crew:
         max_memory: int | None = None,
     ) -> None:
         self.options = options
+        self._noun = "pool" if is_pool else "isolate" if options.spec.is_entry else "worker"
         self.is_closed = False
         self.is_ending = False
         self.failure: IsolateError | None = None  # why nothing will be served any more
@@ -98,9 +102,11 @@ class Crew:
 
     def check_run(self) -> None:
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
+            noun = self._noun
+            way = "isolate.wait" if noun == "isolate" else f"{noun}.call, ..."
             raise RuntimeError(
-                f"{self.options.spec.name!r} belongs to another trio.run; from a thread, "
-                "use trio.from_thread.run(worker.call, ...) or trio.from_thread.run_sync(worker.kill)"
+                f"{self.options.spec.name!r} {BELONGS}; from a thread, use "
+                f"trio.from_thread.run({way}) or trio.from_thread.run_sync({noun}.kill)"
             )
 
     def _find_unserved(self) -> BaseException | None:
@@ -117,16 +123,27 @@ class Crew:
         self.posts.unnoticed.clear()
         failure = self.failure
         if self._was_killed:
-            return IsolateDied(self.options.spec.name, signal="SIGKILL", maybe_executed=False)
+            return IsolateDied(
+                self.options.spec.name,
+                signal="SIGKILL",
+                maybe_executed=False,
+                serves_calls=not self.options.spec.is_entry,
+            )
         if isinstance(failure, IsolateDied):
             error = copy(failure)
             error.maybe_executed = False
-            return error
+            return self._with_none_left(error)
         if isinstance(failure, IsolateSpawnError):
-            return IsolateSpawnError(str(failure))
+            return self._with_none_left(IsolateSpawnError(str(failure)))
         if isinstance(failure, RestartLimitExceeded):
             return RestartLimitExceeded(str(failure), causes=failure.causes)
         return trio.ClosedResourceError(f"{self.options.spec.name!r} is closed")
+
+    def _with_none_left(self, error: IsolateError) -> IsolateError:
+        if self._noun != "isolate":
+            none_left = f"the {self._noun} {self.options.spec.name!r} has no isolates left: {_NOT_REPLACED}"
+            error.__notes__ = [none_left]  # a copied error shares its list with the original
+        return error
 
     # Lives and deaths.
 
@@ -306,7 +323,7 @@ async def open_crew(crew: Crew) -> AsyncGenerator[Crew, None]:
     try:
         crew.posts.make_client(1)  # what cannot be sent is said before anything is started
     except UnsendableError as exc:
-        exc.rename("handler", crew.options.word)
+        rename_path(exc, "handler", crew.options.word)
         raise
     try:
         async with trio.open_nursery() as nursery:

@@ -10,7 +10,6 @@ from __future__ import annotations
 # pyright: reportPrivateUsage=false
 # (users see only the ends of a child's lives, which are lived and seen out here)
 import itertools
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import copy_context
@@ -28,14 +27,14 @@ from ._child_spec import (
     SupervisorStatistics,
     check_spec,
 )
+from ._child_log import log_failure, say_restart
 from ._errors import IsolateSpawnError, RestartLimitExceeded, UnsendableError
-from ._here import check_in_trio
+from ._here import BELONGS, check_in_trio
 from ._open_isolate import Isolate, open_isolate
 from ._pickling import Codec
 from ._restart import Restart
 from ._siblings import Siblings, Sweep
 
-_logger: Final = logging.getLogger("trio_isolates.supervisor")
 _numbers: Final = itertools.count(1)
 
 
@@ -205,7 +204,7 @@ class Supervisor:
     def _check_run(self) -> None:
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError(
-                f"{self.name!r} belongs to another trio.run; from a thread, use "
+                f"{self.name!r} {BELONGS}; from a thread, use "
                 "trio.from_thread.run(supervisor.start, ...)"
             )
 
@@ -242,16 +241,19 @@ class Supervisor:
         self._lives.discard(life)
         life.failure = failure
         child._failure = failure or child._failure
-        if failure is not None and not is_fault and child not in self._siblings.starting:
-            _logger.warning("%r has failed", child.name, exc_info=failure)
+        is_first = child in self._siblings.starting  # who starts it is told
         life.settled.set()
         life.gone.set()
         if is_fault:
             self._fault = self._fault or failure
             self._end()
             self._body_scope.cancel()
-        elif child in self._siblings.children and not (life.is_stopping or self._is_ending):
-            self._answer(child, failure)
+            return
+        what = " while it was being stopped"
+        if child in self._siblings.children and not (life.is_stopping or self._is_ending):
+            what = self._answer(child, failure)
+        if failure is not None and not is_first:
+            log_failure(self.name, child.name, failure, what)
 
     async def _run_isolate(self, child: Child, spec: ChildSpec, life: _Life) -> BaseException | None:
         """Run it until its end; return what it has failed by."""
@@ -281,20 +283,23 @@ class Supervisor:
 
     # Restarts, and the end.
 
-    def _answer(self, child: Child, failure: BaseException | None) -> None:
-        """Have those start again whom such an end concerns, or give up."""
+    def _answer(self, child: Child, failure: BaseException | None) -> str:
+        """Have those start again whom such an end concerns, or give up; say which."""
+        now = trio.current_time()
         try:
-            sweep = self._siblings.ended(child, failure, trio.current_time())
+            sweep = self._siblings.ended(child, failure, now)
         except RestartLimitExceeded as exc:
             self._limit = exc
             self._end()
             self._body_scope.cancel()
-            return
-        if sweep is not None:
-            for each in sweep.children:
-                if each._life is not None:
-                    each._life.is_stopping = True  # from now on: those that die together count once
-            self._nursery.start_soon(self._sweep, sweep)
+            return ", and the supervisor gives up"
+        if sweep is None:
+            return ", and is not started again"
+        for each in sweep.children:
+            if each._life is not None:
+                each._life.is_stopping = True  # from now on: those that die together count once
+        self._nursery.start_soon(self._sweep, sweep)
+        return say_restart(sweep.at - now, len(sweep.children) - 1)
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self, sweep: Sweep[Child]) -> None:
