@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import outcome
@@ -135,3 +135,61 @@ async def test_an_async_generator_is_closed(how: str) -> None:
             except BadSourceError:
                 assert how == "by an exception"
         assert ended == [how]
+
+
+@pytest.mark.usefixtures("kind")
+@within(20)
+async def test_what_makes_no_map() -> None:
+    """What is no function or gives no items is refused by its name, before a block is entered."""
+    async with open_pool(work.add, workers=1) as pool:
+        untyped: Any = pool
+        with pytest.raises(TypeError, match="^progress= must be a sync function, not 3$"):
+            untyped.open_map([1], progress=3)
+        for items in (3, None):
+            with pytest.raises(
+                TypeError, match=f"^items must be an iterable or async iterable, not {items}$"
+            ):
+                untyped.open_map(items)
+            with pytest.raises(
+                TypeError, match=f"^items must be an iterable or async iterable, not {items}$"
+            ):
+                await untyped.map(items)
+
+
+class BadProgressError(Exception):
+    pass
+
+
+def _fail(finished: int, total: int | None) -> None:
+    raise BadProgressError(finished, total)
+
+
+async def _wait(finished: int, total: int | None) -> None:
+    raise AssertionError
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(
+    ("progress", "error", "words"),
+    [
+        (_fail, BadProgressError, r"^\(1, 20\)$"),
+        (lambda: None, TypeError, "takes 0 positional arguments but 2 were given"),
+        (lambda *both: _wait(*both), TypeError, "^progress= must be a sync function, not <function"),
+    ],
+    ids=["raises", "takes too little", "returns a coroutine"],
+)
+@within(20)
+async def test_an_error_of_progress(progress: Callable[..., Any], error: type[Exception], words: str) -> None:
+    """What `progress` raises comes out of the block as itself, and it is not called again."""
+    told: list[int] = []
+
+    def tell(*both: int) -> object:
+        told.append(both[0])
+        return progress(*both)
+
+    async with open_pool(work.add, workers=2) as pool:
+        with pytest.raises(error, match=words):
+            async with pool.open_map(range(20), max_pending=20, progress=tell):
+                await trio.sleep_forever()
+        assert told == [1]
+        assert await pool.call(1) == 11

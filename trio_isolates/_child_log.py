@@ -22,8 +22,9 @@ def say_restart(delay: float, siblings: int) -> str:
 
 def log_failure(supervisor: str, child: str, failure: BaseException, what: str) -> None:
     """Warn that a child has failed; what: becomes of it, in words."""
-    if isinstance(failure, IsolateDied | RestartLimitExceeded):
-        # Its frames are ours, and what a supervisor below has given up over, that one has logged.
+    if isinstance(failure, IsolateDied):  # its frames are ours
         _logger.warning("%r: %r has failed%s: %s", supervisor, child, what, failure)
+    elif isinstance(failure, RestartLimitExceeded):  # whose causes the supervisor below has logged
+        _logger.warning("%r: %r has failed%s: %s", supervisor, child, what, str(failure).splitlines()[0])
     else:
         _logger.warning("%r: %r has failed%s", supervisor, child, what, exc_info=failure)

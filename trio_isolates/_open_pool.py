@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 import trio
 
 from ._engine import Engine
-from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, make_options
+from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, check_workers, make_options
 from ._pool import Pool
 from ._resident import check_can_measure
 from ._restart import Restart
@@ -146,12 +146,13 @@ def open_pool(
         threads=threads,
     )
     for option, value in (
-        ("workers", workers),
         ("max_calls_per_worker", max_calls_per_worker),
         ("max_memory", max_memory),
     ):
         if value is not None:
             check_positive(option, value)
+    if workers is not None:
+        check_workers(workers, options.engine)
     cpus = options.spec.changes.cpu_affinity
     size = workers or (usable_cpus() if cpus is None else len(cpus))
     if min_workers is not None:

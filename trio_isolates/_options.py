@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import resource
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
@@ -17,7 +18,7 @@ from attrs import frozen
 
 from ._by_value import find_context_var
 from ._checks import check_choice, check_int, check_name, check_seconds
-from ._engine import Engine, find_engine
+from ._engine import Engine, ProcessEngine, find_engine
 from ._environment import log_levels
 from ._functions import is_generator
 from ._memory import RING
@@ -28,6 +29,8 @@ from ._service import needs_trio
 OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
 
+_MOST_WORKERS: Final = 1024
+_FILES: Final = 9  # that are open here for each isolate
 _counter: Final = itertools.count(1)
 _WORDS: Final = {"run": "fn", "isolate": "entry"}
 """What the users of some functions call the handler."""
@@ -126,6 +129,20 @@ def check_plain(fn: object) -> None:
 def check_positive(name: str, value: object, most: int | None = None) -> None:
     """Raise unless `value` is an int of at least 1 and at most `most`."""
     check_int(name, value, 1, most)
+
+
+def check_workers(workers: object, engine: Engine) -> None:
+    """Raise unless this process can have so many isolates."""
+    wanted = check_int("workers", workers, 1)
+    if wanted > _MOST_WORKERS:
+        raise ValueError(f"workers= must be at most {_MOST_WORKERS}, not {wanted}: each is a process")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = files // _FILES
+    if isinstance(engine, ProcessEngine) and files != resource.RLIM_INFINITY and wanted > most:
+        raise ValueError(
+            f"workers= must be at most {most}, not {wanted}: for each, this process has {_FILES} open files, "
+            f"and may have {files} (ulimit -n)"
+        )
 
 
 def _check_context(context: Sequence[ContextVar[Any]]) -> tuple[ContextVar[Any], ...]:

@@ -38,7 +38,7 @@ from ._functions import parameter_names
 from ._map import Map, check_items, check_progress, iterate, open_map
 from ._messages import CALL, RUN
 from ._checks import check_int
-from ._options import check_callable, check_plain, check_positive
+from ._options import check_callable, check_plain, check_positive, check_workers
 from ._statistics import PoolStatistics, pool_statistics
 from ._stream import Progress, call_with_progress, open_stream
 from ._supervisor import Crew, only
@@ -372,7 +372,7 @@ class Pool(Generic[P, T_co]):
         end. A new one that fails to start is a failure as any other. Cancelled: the change goes on.
         Raises as a call does if the pool is closed, or all have died and none is replaced.
         """
-        check_positive("workers", workers)
+        check_workers(workers, self._crew.options.engine)
         self._crew.check_served()
         await self._crew.posts.resize(workers)
 

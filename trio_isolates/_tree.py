@@ -204,8 +204,7 @@ class Supervisor:
     def _check_run(self) -> None:
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._token:
             raise RuntimeError(
-                f"{self.name!r} {BELONGS}; from a thread, use "
-                "trio.from_thread.run(supervisor.start, ...)"
+                f"{self.name!r} {BELONGS}; from a thread, use trio.from_thread.run(supervisor.start, ...)"
             )
 
     def _state(self, child: Child) -> ChildState:
