@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import outcome
 import pytest
@@ -311,12 +311,15 @@ async def test_another_run() -> None:
             (pool.aclose, (), None),
         ]
         for method, args, result in uses:
-            await trio.to_thread.run_sync(use_elsewhere, method, *args)
+            what = "pool" if cast(Any, method).__self__ is pool else "worker"
+            await trio.to_thread.run_sync(use_elsewhere, what, method, *args)
             assert await trio.to_thread.run_sync(home, method, *args) == result
 
 
-def use_elsewhere(method: Callable[..., Any], *args: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"another trio\.run.*trio\.from_thread\.run"):
+def use_elsewhere(what: str, method: Callable[..., Any], *args: Any) -> None:
+    with pytest.raises(
+        RuntimeError, match=rf"another trio\.run \(.* same cell\).* trio\.from_thread\.run\({what}\.call, "
+    ):
         trio.run(method, *args)
 
 

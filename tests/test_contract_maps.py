@@ -143,7 +143,7 @@ async def test_what_makes_no_map() -> None:
     """What is no function or gives no items is refused by its name, before a block is entered."""
     async with open_pool(work.add, workers=1) as pool:
         untyped: Any = pool
-        with pytest.raises(TypeError, match="^progress= must be a sync function, not 3$"):
+        with pytest.raises(TypeError, match=r"^progress= must be a sync function, not 3$"):
             untyped.open_map([1], progress=3)
         for items in (3, None):
             with pytest.raises(
@@ -165,7 +165,11 @@ def _fail(finished: int, total: int | None) -> None:
 
 
 async def _wait(finished: int, total: int | None) -> None:
-    raise AssertionError
+    raise AssertionError((finished, total))
+
+
+def _forget(finished: int, total: int | None) -> object:
+    return _wait(finished, total)
 
 
 @pytest.mark.usefixtures("kind")
@@ -174,7 +178,7 @@ async def _wait(finished: int, total: int | None) -> None:
     [
         (_fail, BadProgressError, r"^\(1, 20\)$"),
         (lambda: None, TypeError, "takes 0 positional arguments but 2 were given"),
-        (lambda *both: _wait(*both), TypeError, "^progress= must be a sync function, not <function"),
+        (_forget, TypeError, "^progress= must be a sync function, not <function"),
     ],
     ids=["raises", "takes too little", "returns a coroutine"],
 )
@@ -183,9 +187,9 @@ async def test_an_error_of_progress(progress: Callable[..., Any], error: type[Ex
     """What `progress` raises comes out of the block as itself, and it is not called again."""
     told: list[int] = []
 
-    def tell(*both: int) -> object:
-        told.append(both[0])
-        return progress(*both)
+    def tell(finished: int, total: int | None) -> object:
+        told.append(finished)
+        return progress(finished, total)
 
     async with open_pool(work.add, workers=2) as pool:
         with pytest.raises(error, match=words):

@@ -172,10 +172,13 @@ def test_what_a_dump_is_cut_to() -> None:
 @pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="the system keeps no such names")
 @within(20)
 async def test_ps_shows_the_name() -> None:
-    """The system's name of the process is the isolate's, as much as the kernel keeps of it."""
+    """The system's name of the process is the isolate's, as much as the kernel keeps, and its number."""
     async with open_worker(name="parser") as worker, open_pool(workers=1, name="very-long-name") as pool:
         assert await worker.run(comm) == "parser"
-        assert await pool.run(comm) == "very-long-name."
+        assert await pool.run(comm) == "very-long-nam.1"
+    async with open_worker(name="very-long-worker") as worker, open_pool(workers=1, name="ü" * 9) as pool:
+        assert await worker.run(comm) == "very-long-worke"
+        assert await pool.run(comm) == "üüüüüü.1"  # of two bytes each
 
 
 @pytest.mark.skipif(importlib.util.find_spec("setproctitle") is None, reason="the extra 'title' is missing")

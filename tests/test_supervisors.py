@@ -23,6 +23,8 @@ from trio_isolates import (
     IsolateSpawnError,
     ReceivePort,
     Restart,
+    RestartLimitExceeded,
+    SupervisorSpec,
     SupervisorStatistics,
     UnsendableError,
     open_supervisor,
@@ -126,6 +128,31 @@ async def test_failures_are_logged(family: Family, caplog: pytest.LogCaptureFixt
         ("'home': 'a' has failed, and is started again at once", "a"),
         ("'home': 'c' has failed while it was being stopped", "c, in its clean-up"),
     ]
+
+
+@within(20)
+async def test_deaths_are_logged(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    """A death is one line, without frames; so is a supervisor that gives up, whose log has said it all."""
+    never = Restart(max_restarts=0)
+    with pytest.raises(RestartLimitExceeded):
+        async with open_supervisor(restart=never, name="top") as supervisor:
+            spec = SupervisorSpec([family.spec("a")], policy=never, name="below")
+            below = (await supervisor.start(spec)).supervisor
+            assert below is not None
+            assert await family.hear(1) == ["a starts"]
+            await family.listen("a")
+            (b,) = await family.start(below, "b", "temporary")
+            family.kill(b)
+            while len(below.children()) > 1:
+                await trio.lowlevel.checkpoint()
+            family.tell("a", "f")
+            await trio.sleep_forever()
+    records = [record for record in caplog.records if record.name == "trio_isolates.supervisor"]
+    dead, failed, gone = [record.getMessage() for record in records]
+    assert dead.startswith("'below': 'b' has failed, and is not started again: isolate 'b' (pid ")
+    assert failed == "'below': 'a' has failed, and the supervisor gives up"
+    assert gone.startswith("'top': 'below' has failed, and the supervisor gives up: 'below': 1 ends within ")
+    assert [bool(record.exc_info) for record in records] == [False, True, False]
 
 
 # Who is started again.

@@ -131,7 +131,8 @@ def _shortened(name: str) -> bytes:
 def _set_title(name: str) -> None:
     """Have `ps` and `top` show the isolate's name, of which the kernel keeps 15 bytes.
 
-    Of a pool's isolates the number is kept, and the pool's name is cut. With the package setproctitle, the whole command line says it.
+    Of a pool's isolates the number is kept, and the pool's name is cut. With the package setproctitle,
+    the whole command line says it.
     """
     if _HAS_TITLES:
         importlib.import_module("setproctitle").setproctitle(f"trio_isolates: {name}")

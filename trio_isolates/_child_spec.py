@@ -95,12 +95,11 @@ def _check_args(args: object) -> None:
 
 
 def _check_restart(kind: object) -> None:
-    if isinstance(kind, Restart):
-        raise ValueError(
-            f"restart= says which ends are answered: {', '.join(map(repr, get_args(RestartType)))}; how often, "
-            f"is said by restart= of open_supervisor, or policy= of SupervisorSpec, so not {kind!r}"
-        )
-    check_choice("restart", kind, get_args(RestartType))
+    choices = get_args(RestartType)
+    if isinstance(kind, Restart):  # what the supervisor's own option of this name takes
+        how_often = "how often, say by restart= of open_supervisor, or policy= of SupervisorSpec"
+        raise ValueError(f"restart= must be one of {', '.join(map(repr, choices))}; {how_often}")  # noqa: TRY004
+    check_choice("restart", kind, choices)
 
 
 def _checked(children: Iterable[ChildSpec | SupervisorSpec]) -> tuple[ChildSpec | SupervisorSpec, ...]:

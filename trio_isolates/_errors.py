@@ -43,7 +43,8 @@ class IsolateDied(IsolateError, BrokenWorkerError):
         serves_calls: False of a bare isolate and of a supervisor's child, which run an entry.
 
     What this program itself has killed, by `kill()` or for a cancelled call, needs no explanation: of
-    these, those from call on, but for serves_calls, are None or False. It is also a `trio_parallel.BrokenWorkerError`.
+    these, call, seconds, peak_rss and out_of_memory are None or False. It is also a
+    `trio_parallel.BrokenWorkerError`.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ This module knows in what order items go out and results come back. What serves 
 from __future__ import annotations
 
 import inspect
-import reprlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from contextlib import aclosing, asynccontextmanager
@@ -18,6 +17,7 @@ import trio
 from ._errors import IsolateDied
 from ._functions import is_async
 from ._messages import CALL, CHUNK, RUN
+from ._service import name_item
 from ._supervisor import Crew, only
 
 _CHUNK_TIME: Final = 0.05  # seconds that an automatic chunk should take
@@ -47,13 +47,6 @@ def check_progress(progress: object) -> None:
     """Raise unless it can be called, and nobody need wait for it; None passes."""
     if progress is not None and (is_async(progress) or not callable(progress)):
         raise TypeError(f"progress= must be a sync function, not {progress!r}")
-
-
-def _name_item(error: Exception, index: int, item: object) -> None:
-    try:
-        error.add_note(f"for items[{index}]: {reprlib.repr(item)}")
-    except Exception:  # an exception that fights back, or a __repr__ that raises
-        pass
 
 
 @final
@@ -107,7 +100,7 @@ class Map:
 
     def _name_items(self, error: Exception, first: int, last: int) -> None:
         if last - first == 1:
-            _name_item(error, first, self._items[first])
+            name_item(error, self._items[first], first)
         else:
             error.add_note(f"for one of items[{first}:{last}]")
 
@@ -176,7 +169,7 @@ class _Results:
         try:
             result: outcome.Outcome[Any] = outcome.Value(await self._crew.call(kind, payload, is_part=True))
         except Exception as exc:
-            _name_item(exc, index, item)
+            name_item(exc, item, index)
             result = outcome.Error(exc)
         self._finished += 1
         self._ready[index] = result

@@ -33,11 +33,11 @@ from typing import (
 import outcome
 import trio
 
+from ._checks import check_int
 from ._client import Client
 from ._functions import parameter_names
 from ._map import Map, check_items, check_progress, iterate, open_map
 from ._messages import CALL, RUN
-from ._checks import check_int
 from ._options import check_callable, check_plain, check_positive, check_workers
 from ._statistics import PoolStatistics, pool_statistics
 from ._stream import Progress, call_with_progress, open_stream

@@ -12,8 +12,8 @@ import operator
 import os
 import reprlib
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import Context
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -117,7 +117,7 @@ def checked(function: Callable[..., Any], value: Any) -> Any:
     return value
 
 
-def _name_item(error: Exception, item: object, place: int) -> None:
+def name_item(error: Exception, item: object, place: int) -> None:
     try:
         error.add_note(f"for items[{place}]: {reprlib.repr(item)}")
     except Exception:  # an exception that fights back, or a __repr__ that raises
@@ -326,7 +326,7 @@ class Service:
             for item in items:  # not a comprehension, which has a frame of its own in 3.11
                 results.append(function(item))  # noqa: PERF401
         except Exception as exc:
-            _name_item(exc, items[len(results)], first + len(results))
+            name_item(exc, items[len(results)], first + len(results))
             raise
         return results
 
@@ -338,7 +338,7 @@ class Service:
             for item in items:
                 results.append(await function(item))  # noqa: PERF401
         except Exception as exc:
-            _name_item(exc, items[len(results)], first + len(results))
+            name_item(exc, items[len(results)], first + len(results))
             raise
         return results
 

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn, cast, final
 import trio
 from attrs import Factory, define
 
+from ._child_log import log_failure, say_restart
 from ._child_spec import (
     ChildSpec,
     ChildState,
@@ -27,7 +28,6 @@ from ._child_spec import (
     SupervisorStatistics,
     check_spec,
 )
-from ._child_log import log_failure, say_restart
 from ._errors import IsolateSpawnError, RestartLimitExceeded, UnsendableError
 from ._here import BELONGS, check_in_trio
 from ._open_isolate import Isolate, open_isolate
