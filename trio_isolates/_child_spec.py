@@ -30,7 +30,7 @@ class ChildSpec:
         restart: which ends are answered by a restart: "permanent": every one, also a return;
             "transient": an exception or a death; "temporary": none.
         shutdown: seconds that it has to end when it is stopped, then it is killed; `math.inf`: wait.
-        name: shown in errors and logs, and the same after a restart.
+        name: shown in errors and logs, and the same after a restart; printable text.
     """
 
     entry: Callable[..., Any] | str

@@ -330,7 +330,7 @@ def open_isolate(
         errors_are_fatal: False: what the entry, or a handler of a `RawReceivePort`, raises goes to
             `isolate.errors` and the isolate goes on, as long as something keeps it alive.
         on_exit: a port that gets None when the isolate is gone, see `add_on_exit`.
-        shutdown_grace: seconds that the entry has to end when it is stopped.
+        shutdown_grace: seconds that the entry has to end when it is stopped; it has no other grace.
         engine, nice, cpu_affinity, env, cwd, threads: as for `open_worker`.
 
     Raises:

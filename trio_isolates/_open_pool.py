@@ -111,7 +111,8 @@ def open_pool(
         cancel_grace, shutdown_grace, gc, engine, nice, cpu_affinity, env, cwd, threads: as for
             `open_worker`; max_in_flight, concurrency and threads are for each isolate, and they all
             share the CPUs of cpu_affinity.
-        workers: how many isolates; None: as many as usable CPUs, or as cpu_affinity names.
+        workers: how many isolates; None: as many as usable CPUs, or as cpu_affinity names. At most 1,024,
+            and as many as this process may have files open for, 9 for each (`ulimit -n`).
         min_workers: how many are kept when there is nothing to do; None: all. More are started as
             calls have to wait, and end when they have had none for 10 seconds.
         max_calls_per_worker: after so many calls (of `map`: items) an isolate is relieved by a new
@@ -119,7 +120,8 @@ def open_pool(
         max_memory: in bytes: an isolate that holds more resident memory after a call is relieved. It is
             looked at every 50 ms at most; segments of large messages do not count. Not on Linux: needs
             psutil.
-        restart: the policy for all of them together; None: those that die are not replaced.
+        restart: the policy for all of them together; None: those that die are not replaced. When the last
+            has died, each further call raises `IsolateDied` and says that none is left.
 
     Raises what `open_worker` raises; `IsolateSpawnError` if all of the first round fail.
     """

@@ -24,8 +24,8 @@ def open_supervisor(
     stopped and started again together count once, a start again that fails is one more. With more than
     `restart` allows, the supervisor gives up: the body is cancelled, all children are stopped, and
     `RestartLimitExceeded` comes out of the block, with every cause. What else a child raises, also in its
-    clean-up, comes out of no block: it is a warning of the logger "trio_isolates.supervisor", and is kept
-    for `Child.statistics`.
+    clean-up, comes out of no block: it is a warning of the logger "trio_isolates.supervisor", which says what
+    becomes of the child, and is kept for `Child.statistics`.
 
     A restart waits as `Restart` says. Meanwhile siblings that are restarted with the child are stopped,
     the others run, and children can be started and stopped. A cancelled block starts nothing again.

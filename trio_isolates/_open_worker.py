@@ -232,13 +232,14 @@ def open_worker(
     It returns when `init` and `state` have. When the block is left normally, calls in flight are
     waited for, `teardown` runs, and the isolate ends. Left by an exception or a cancellation, calls
     in flight are stopped within `cancel_grace` and the isolate is killed if it has not ended. In
-    either case it is gone when the block is left, and all that it had started.
+    either case it is gone when the block is left, and all that it had started but what has left its process
+    group (`start_new_session=True`, `setsid`).
 
     Args:
         handler: what `call` calls: a sync or async function, lambda, closure, partial, method or
             callable object, or "package.module:function". A sync one has a plain blocking loop, an
             async one, or none at all, Trio. It is sent once.
-        name: shown in errors and logs.
+        name: shown in errors and logs, and by `ps` (15 bytes); printable text.
         init: called once in the isolate before anything else; its result is ignored. It, `state`
             and `teardown` may be sync or async.
         state: called once after `init`; its result becomes the handler's and `teardown`'s first
@@ -249,7 +250,8 @@ def open_worker(
         max_in_flight: how many calls may be sent and unanswered; at most 65,536.
         on_cancel: what a cancelled call does to a sync handler: "interrupt" raises `CallInterrupted`
             in it between two bytecodes, and its isolate lives on; "kill" kills the isolate.
-        cancel_grace: seconds that cancelled work has to end before its isolate is killed;
+        cancel_grace: seconds that cancelled work has to end before its isolate is killed, also when the
+            block is left by an exception or a cancellation;
             `math.inf`: as long as it takes, as in Trio. Nothing is interrupted inside `__enter__`,
             `__exit__`, an import, logging or pickling: what stays there longer is killed. A killed
             isolate is replaced: `init` and `state` again, in a new process.

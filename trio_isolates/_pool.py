@@ -113,7 +113,7 @@ class Pool(Generic[P, T_co]):
             handlers that do no harm when they run twice.
         priority: of the calls that wait, those with the higher one go first.
         key: calls with the same key go to the same isolate, as long as that lives. It is remembered
-            as long.
+            as long, in about 200 bytes.
         """
         on_progress, how = None, {}
         if kwargs:
@@ -183,7 +183,10 @@ class Pool(Generic[P, T_co]):
         priority: float = 0,
         key: Hashable = None,
     ) -> Any:
-        """Call any function in the isolate with the least to do. As `Worker.run` and `call`."""
+        """Call any function in the isolate with the least to do. As `Worker.run` and `call`.
+
+        It takes no keyword arguments for the function: use `functools.partial`.
+        """
         check_callable("fn", fn)
         check_plain(fn)
         how = _how({"retries": retries, "priority": priority, "key": key})
@@ -224,7 +227,9 @@ class Pool(Generic[P, T_co]):
             chunksize: how many items travel together; "auto": as many as take about 50 ms, by the
                 time that the earlier ones took.
 
-        The first exception stops what is in flight and is raised. A cancellation stops it, too.
+        The first exception stops what is in flight and is raised, with a note that names the item. A
+        cancellation stops it, too. There are no `retries`, `priority` and `key` here: to go on after
+        an error or a death, use `open_map(..., return_errors=True)`.
         """
         check_items(items)
         check_callable("fn", fn)
@@ -304,9 +309,11 @@ class Pool(Generic[P, T_co]):
             ordered: give the results in the order of the items; else as they are ready.
             max_pending: how many items may be pulled and not yet given out; None: four for each isolate.
             return_errors: give `outcome.Value(result)` or `outcome.Error(exception)` for each item,
-                instead of raising the first exception; a note in the exception names the item.
+                instead of raising the first exception, so that the others go on, also after a death; a
+                note in the exception names the item. There are no `retries`, `priority` and `key` here.
                 What the iterable itself raises is raised, after the results of its items.
             progress: a sync function, called with the number of finished calls, and of all items if known.
+                What it raises stops what is in flight and is raised.
 
         Leaving the block early stops what is in flight, before the block is left.
         """

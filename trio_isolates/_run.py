@@ -94,7 +94,7 @@ async def run(
 
     Args:
         fn: a sync or async function, or any other callable, also a lambda or a closure.
-        *args: what it is called with.
+        *args: what it is called with; for keyword arguments, use `functools.partial`.
         name: the isolate's name, in errors and logs.
         limiter: how many run at once; None: `current_default_isolate_limiter()`.
         gc, engine, nice, cpu_affinity, env, cwd, threads: as for `open_worker`.
