@@ -66,7 +66,7 @@ class Call:
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         if self.client is None:
             self.is_settled = True
-            if not self.was_begun:  # it may come from an isolate that has died
+            if not self.tried:  # it may come from an isolate that has died
                 self.take_back()
             self.leave_line(self)
             return trio.lowlevel.Abort.SUCCEEDED
@@ -81,10 +81,11 @@ class Call:
 
     def go_back(self) -> None:
         """It is at no isolate any more, and in line as if it had never left that, unless it was begun."""
-        self.made = perf_counter() if self.was_begun else self.made or self.sent
+        self.made = perf_counter() if self.tried else self.made or self.sent
         self.client = None
         self.is_asked_back = False
-        self.take_back()
+        if not self.tried:
+            self.take_back()
 
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, outside of any isolate."""
