@@ -32,7 +32,8 @@ from trio_isolates import (
     open_worker,
     run,
 )
-from trio_isolates._engine import _Job, _prepare_starts, _Started
+from trio_isolates._engine import _Started
+from trio_isolates._job import Job, prepare_starts
 
 fifo = contract.fifo
 
@@ -237,9 +238,9 @@ async def test_a_farewell_that_nobody_waits_for(
 ) -> None:
     """A worker whose forkserver is gone comes to its end by itself and in silence, long as that may take."""
     job_is_over = trio.Event()
-    run_job = _Job.run
+    run_job = Job.run
 
-    async def run_and_say(job: _Job) -> None:
+    async def run_and_say(job: Job) -> None:
         await run_job(job)
         job_is_over.set()
 
@@ -253,7 +254,7 @@ async def test_a_farewell_that_nobody_waits_for(
     (tmp_path / "gate").mkdir()
     with open_fifo(tmp_path / "gate") as gate:
         assert await run(handlers.echo, 1) == 1
-        monkeypatch.setattr(_Job, "run", run_and_say)
+        monkeypatch.setattr(Job, "run", run_and_say)
         retire = partial(handlers.wait_and_retire, fifo.path, gate.path)
         monkeypatch.setattr("trio_isolates._boot.retire", retire)
         async with trio.open_nursery() as nursery, open_worker(handlers.apply) as worker:
@@ -294,7 +295,7 @@ async def test_ctrl_c_while_the_forkserver_starts(tmp_path: Path) -> None:
     script = """
         import os, signal, sys, trio
         from multiprocessing import forkserver, get_context
-        from trio_isolates import _engine, run
+        from trio_isolates import _job, run
         def masks(pid):
             with open(f"/proc/{pid}/status") as status:
                 lines = dict(line.split(":", 1) for line in status)
@@ -302,7 +303,7 @@ async def test_ctrl_c_while_the_forkserver_starts(tmp_path: Path) -> None:
         def hears_ctrl_c():
             sys.exit(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
         if __name__ == "__main__":
-            _engine._prepare_starts()
+            _job.prepare_starts()
             server = forkserver._forkserver._forkserver_pid
             os.kill(server, signal.SIGINT)
             print(trio.run(run, abs, -1))
@@ -319,7 +320,7 @@ async def test_ctrl_c_while_the_forkserver_starts(tmp_path: Path) -> None:
 @within(20)
 async def test_exit_codes_are_read_by_one_at_a_time() -> None:
     """Two threads that look at the same dead child at once both see how it ended."""
-    _prepare_starts()
+    prepare_starts()
     barrier = threading.Barrier(2)
     codes: list[int | None] = []
 
