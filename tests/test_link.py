@@ -222,6 +222,29 @@ async def test_a_full_link_says_when_there_is_room(sockets: Sockets) -> None:
     assert (full, room) == ([False, False, False, True, False], [False])
 
 
+async def test_all_is_sent_before_the_thread_is_blocked(sockets: Sockets) -> None:
+    """However slowly it is read, and whether or not the other end is there to the end."""
+    near, far = Link(SocketPipe(sockets[0])), BlockingLink(sockets[1])
+    found: list[bool] = []
+
+    def read_one() -> None:
+        while not (frames := far.read()):
+            pass
+        found.extend(map(whole, frames))
+
+    with ThreadPoolExecutor() as threads:
+        near.write(large(1), now=True)
+        reading = threads.submit(read_one)
+        near.flush_whole()
+        assert near.flush()
+        near.write(large(2), now=True)
+        reading.result()
+        threads.submit(sockets[1].close)
+        near.flush_whole()
+    assert found == [True]
+    assert near.broken
+
+
 async def test_drained(sockets: Sockets) -> None:
     """All who wait for the queue to be empty are let go when it is, or when the link is closed."""
     ours, theirs = links(sockets)

@@ -164,7 +164,7 @@ class AsyncServer:
         if kind != STREAM and not is_async(work[0]):
             # Here and now: while it blocks the loop, none of those behind it has begun, and no answer
             # would go out, nor be heard at all if it is the end of this process.
-            self._link.flush()
+            self._link.flush_whole()
             self._service.serve(ident, kind, work, self._context.copy(), self._answer)
             return
         self._scopes[ident] = scope = trio.CancelScope()

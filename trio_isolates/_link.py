@@ -64,6 +64,12 @@ class SocketPipe:
             return self._socket.send(chunks[0])
         return self._socket.sendmsg(chunks)
 
+    def block(self) -> None:
+        """Block this thread until something can be sent, or the other end is gone."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll()
+
     def close(self) -> None:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._fd)
@@ -169,6 +175,11 @@ class Link:
             out.clear()
         self._queued = 0
         return True
+
+    def flush_whole(self) -> None:
+        """Send all that is queued, before this thread is blocked anyway; in one process, what goes."""
+        while not self.flush() and isinstance(self._pipe, SocketPipe):
+            self._pipe.block()
 
     @trio.lowlevel.enable_ki_protection
     async def run_writer(self) -> None:
