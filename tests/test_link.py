@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pickle import PickleBuffer
 
+import numpy as np
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -118,15 +120,28 @@ async def test_more_chunks_than_one_call_takes(sockets: Sockets) -> None:
     assert [bytes(view) for view in frame[3]] == [b"y" * 10] * 3000
 
 
+def read_only(memory: bytearray) -> memoryview:
+    return PickleBuffer(memoryview(memory).toreadonly()).raw()
+
+
+def read_only_array(memory: bytearray) -> memoryview:
+    array = np.frombuffer(memory, np.uint8)
+    array.flags.writeable = False
+    return PickleBuffer(array).raw()
+
+
 @pytest.mark.parametrize("now", [True, False])
-async def test_what_is_queued_does_not_change(sockets: Sockets, now: bool) -> None:
+@pytest.mark.parametrize("view_of", [memoryview, read_only, read_only_array])
+async def test_what_is_queued_does_not_change(
+    sockets: Sockets, now: bool, view_of: Callable[[bytearray], memoryview]
+) -> None:
     """A frame arrives as it was when it was written, whatever is then done with the memory it was made of."""
     ours, theirs = links(sockets)
     memory = bytearray(b"a" * MIB)
     found: list[Frame] = []
     with trio.fail_after(20):
         for ident in range(2):
-            ours.write(encode(CALL, ident, [b"body"], [memoryview(memory)]), now=now)
+            ours.write(encode(CALL, ident, [b"body"], [view_of(memory)]), now=now)
             memory[:] = b"b" * MIB
         memory.append(0)  # nor is it held
         async with trio.open_nursery() as nursery:

@@ -9,6 +9,7 @@ cancelled sender never leaves a torn frame behind.
 from __future__ import annotations
 
 import array
+import mmap
 import select
 import socket
 import threading
@@ -102,7 +103,18 @@ def _drop(chunks: list[Chunk], count: int) -> None:
 
 def _kept(chunks: list[Chunk]) -> list[Chunk]:
     """Return the chunks as they are now: views of memory that its owner may still change are copied."""
-    return [bytes(c) if type(c) is memoryview and not c.readonly else c for c in chunks]
+    return [bytes(c) if type(c) is memoryview and not _is_fixed(c) else c for c in chunks]
+
+
+def _is_fixed(view: memoryview) -> bool:
+    """True for bytes, and for what a `SharedBuffer` has handed over.
+
+    Other views through which nothing can be written may be of memory that its owner writes to.
+    """
+    owner: object = view.obj
+    while type(owner) is memoryview:
+        owner = owner.obj
+    return view.readonly and type(owner) in (bytes, mmap.mmap)
 
 
 @final
