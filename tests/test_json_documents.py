@@ -166,3 +166,20 @@ async def test_a_relieved_worker_takes_its_documents_with_it(tmp_path: Path) -> 
         for _ in range(4):
             assert await document.get("[2]") == 3
         assert pool.statistics().recycled > 0
+
+
+@within(20)
+async def test_nothing_is_kept_of_what_is_closed() -> None:
+    """Nor of what could not be loaded: a pool may see any number of documents."""
+    async with open_json_pool(1) as pool:
+        owners = pool._plain.dispatch._owners  # pyright: ignore[reportPrivateUsage]
+        document = await pool.load(b"[1]")
+        assert len(owners) == 1
+        await document.aclose()
+        with pytest.raises(JsonError):
+            await pool.load(b"[")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.load(b"[1]")
+        assert not owners
+        assert not any(client.keys for client in pool._plain.clients)  # pyright: ignore[reportPrivateUsage]

@@ -178,6 +178,11 @@ class Dispatcher:
         self._owners[key] = client
         client.keys.add(key)
 
+    def forget(self, key: Hashable) -> None:
+        """No more calls with this key will come."""
+        if (owner := self._owners.pop(key, None)) is not None:
+            owner.keys.discard(key)
+
     def _enqueue(self, call: Call) -> None:
         owner = None if call.key is None else self._owners.get(call.key)
         call.line = self._line if owner is None else self._lines.setdefault(owner, Line())

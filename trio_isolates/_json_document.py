@@ -6,7 +6,7 @@ It knows how to have it loaded again when its worker is gone. It does not know h
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Any, NoReturn, Protocol, final
 
 import trio
@@ -29,9 +29,13 @@ class Asks(Protocol):
 
 @define(eq=False)
 class Residents:
-    """The documents of a pool that are loaded now. ask: asks a worker; gc: the pool's policy."""
+    """The documents of a pool that are loaded now.
+
+    ask: asks a worker. forget: is told of a key with which nobody will ask again. gc: the pool's policy.
+    """
 
     ask: Asks
+    forget: Callable[[Hashable], None]
     gc: GcPolicy
     documents: dict[int, JsonDocument] = field(factory=dict[int, "JsonDocument"])
     last: int = 0
@@ -40,7 +44,11 @@ class Residents:
         """Load one. Raises as `JsonPool.load`."""
         self.last += 1
         document = JsonDocument(self, self.last, text is None, path, source)
-        await document._load(text)  # pyright: ignore[reportPrivateUsage]
+        try:
+            await document._load(text)  # pyright: ignore[reportPrivateUsage]
+        except BaseException:
+            self.forget(document._key)  # pyright: ignore[reportPrivateUsage]
+            raise
         self.documents[document.number] = document
         return document
 
@@ -184,6 +192,8 @@ class JsonDocument:
             await self._residents.ask("forget", self.number, key=self._key)
         except (trio.ClosedResourceError, IsolateError):
             pass  # it is gone already
+        finally:
+            self._residents.forget(self._key)
 
 
 async def _stamp(path: str) -> tuple[int, int]:

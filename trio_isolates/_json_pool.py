@@ -67,7 +67,7 @@ class JsonPool:
         self._decoder = Decoder(decoder)
         self._max_bytes = max_bytes
         self._gc: GcPolicy = plain.options.gc
-        self._residents = Residents(self._ask_plain, self._gc)
+        self._residents = Residents(self._ask_plain, plain.dispatch.forget, self._gc)
         self._documents = 0
         self._bytes = 0
 
