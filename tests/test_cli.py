@@ -194,6 +194,10 @@ def test_what_cannot_be_found_does_not_stop_the_rest(folder: Path) -> None:
         (["prase"], "invalid choice: 'prase'"),
         (["parse"], "required: PATH"),
         (["parse", ".", "--workers", "0"], "argument --workers: '0' is not a whole number from 1"),
+        (
+            ["parse", ".", "--workers", "9999"],
+            "argument --workers: '9999' is not a whole number from 1 to 1024",
+        ),
         (["demo", "--megabytes", "x"], "argument --megabytes: 'x' is not a whole number from 1"),
         (["parse", ".", "--max-size", "1T"], "argument --max-size: '1T' is not a size like 500k, 20M or 2G"),
         (["parse", ".", "--output", "xml"], "argument --output: invalid choice: 'xml'"),

@@ -38,6 +38,7 @@ from trio_isolates._documents import (
     read_document,
     read_piped,
 )
+from trio_isolates._options import MOST_WORKERS
 from trio_isolates._screen import OutputEnded, Screen, open_screen
 from trio_isolates._selection import SelectionError, compile_selection, to_json
 
@@ -184,8 +185,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     limit = "refuse what is larger after decompression (1G); k, M, G are powers of 1000"
     parse.add_argument("--max-size", type=_size, default=10**9, metavar="SIZE", help=limit)
 
+    workers = partial(_count, most=MOST_WORKERS)
     for command in (demo, parse):
-        command.add_argument("--workers", type=_count, metavar="N", help="processes (one a usable CPU)")
+        command.add_argument("--workers", type=workers, metavar="N", help="processes (one a usable CPU)")
     demo.set_defaults(run=_demo)
     parse.set_defaults(run=_parse, parser=parse)
     return parser, {"demo": demo, "parse": parse}
@@ -206,9 +208,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,5}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+def _count(text: str, most: int = 999_999) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text) or int(text) > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)
 
 

@@ -29,7 +29,7 @@ from ._service import needs_trio
 OnCancel: TypeAlias = Literal["interrupt", "kill"]
 GcPolicy: TypeAlias = Literal["leave", "pause", "freeze"]
 
-_MOST_WORKERS: Final = 1024
+MOST_WORKERS: Final = 1024
 _FILES: Final = 9  # that are open here for each isolate
 _counter: Final = itertools.count(1)
 _WORDS: Final = {"run": "fn", "isolate": "entry"}
@@ -134,8 +134,8 @@ def check_positive(name: str, value: object, most: int | None = None) -> None:
 def check_workers(workers: object, engine: Engine) -> None:
     """Raise unless this process can have so many isolates."""
     wanted = check_int("workers", workers, 1)
-    if wanted > _MOST_WORKERS:
-        raise ValueError(f"workers= must be at most {_MOST_WORKERS}, not {wanted}: each is a process")
+    if wanted > MOST_WORKERS:
+        raise ValueError(f"workers= must be at most {MOST_WORKERS}, not {wanted}: each is a process")
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = files // _FILES
     if isinstance(engine, ProcessEngine) and files != resource.RLIM_INFINITY and wanted > most:

@@ -141,8 +141,9 @@ class Crew:
 
     def _with_none_left(self, error: IsolateError) -> IsolateError:
         if self._noun != "isolate":
-            none_left = f"the {self._noun} {self.options.spec.name!r} has no isolates left: {_NOT_REPLACED}"
-            error.__notes__ = [none_left]  # a copied error shares its list with the original
+            error.add_note(
+                f"the {self._noun} {self.options.spec.name!r} has no isolates left: {_NOT_REPLACED}"
+            )
         return error
 
     # Lives and deaths.
