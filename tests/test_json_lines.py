@@ -268,3 +268,23 @@ async def test_cancelled_at_each_step(select: str | None, tmp_path: Path) -> Non
     lines_of = [error.line for error in errors if isinstance(error, JsonError)]
     assert lines_of == list(range(1, 41, 9))
     assert values == [i if select else {"i": i} for i in range(40) if i % 9]
+
+
+@within(20)
+async def test_one_reader_at_a_time(tmp_path: Path) -> None:
+    """A second task that reads the same lines is told so; what the first one reads is whole."""
+    path = tmp_path / "lines"
+    path.write_text("".join(f"{number}\n" for number in range(10_000)))
+    async with open_json_pool(1) as pool, pool.open_lines(path, part_bytes=4096) as lines:
+        ends: list[object] = []
+
+        async def read() -> None:
+            try:
+                ends.append([value async for value in lines])
+            except trio.BusyResourceError:
+                ends.append("busy")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+        assert ends == ["busy", list(range(10_000))]

@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+import zstandard
 
 import contract
 import json_handlers as work
@@ -176,6 +178,58 @@ async def test_transform_and_type() -> None:
         assert unsendable.value.path.startswith("transform")
         assert [len(pool.pids)] == [2]
         assert (pool.statistics().done, pool.statistics().typed.done) == (0, 5)
+
+
+@within(20)
+async def test_a_class_of_the_script(tmp_path: Path) -> None:
+    """A class that cannot be imported can be a type, and can still be sent when msgspec has looked at it."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec("import attrs, dataclasses\nclass D:\n    name: str\nD = dataclasses.dataclass(D)", namespace)
+    cls = namespace["D"]
+    async with open_json_pool(1) as pool:
+        for _ in range(2):
+            assert await pool.parse('{"name": "Ada"}', type=cls) == cls("Ada")
+            assert await pool.parse('[{"name": "Ada"}]', type=list[cls]) == [cls("Ada")]
+        msgspec.json.decode('{"name": "Ada"}', type=cls)
+    async with open_json_pool(1) as pool:
+        assert await pool.parse('{"name": "Ada"}', type=cls) == cls("Ada")
+
+
+@pytest.mark.parametrize("cut", [1, 4, 1000])
+@within(20)
+async def test_zstd_that_is_cut_short(tmp_path: Path, cut: int) -> None:
+    """A frame that does not end is an error, wherever it is cut; several frames are one document."""
+    compress = zstandard.ZstdCompressor(write_checksum=True).compress
+    whole = compress(json.dumps(list(range(100_000))).encode())
+    path = tmp_path / "a.zst"
+    async with open_json_pool(1) as pool:
+        path.write_bytes(whole)
+        assert await pool.parse_file(path) == list(range(100_000))
+        path.write_bytes(compress(b"[1, ") + compress(b"2]"))
+        assert await pool.parse_file(path) == [1, 2]
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(JsonError, match="truncated zstd"):
+            await pool.parse_file(path)
+
+
+@within(20)
+async def test_files_that_are_none(tmp_path: Path) -> None:
+    """What would have to be waited for is refused at once; what is not there is said as `open` does."""
+    os.mkfifo(tmp_path / "fifo")
+    async with open_json_pool(1) as pool:
+        for read in (pool.parse_file, pool.load, read_lines):
+            with pytest.raises(JsonError, match="not a regular file"):
+                await (read(pool, tmp_path / "fifo") if read is read_lines else read(tmp_path / "fifo"))
+        with pytest.raises(FileNotFoundError) as caught:
+            await pool.parse_file("/there/is/none")
+        with pytest.raises(FileNotFoundError) as expected:
+            Path("/there/is/none").read_bytes()
+        assert str(caught.value) == str(expected.value)
+
+
+async def read_lines(pool: JsonPool, path: Path) -> None:
+    async with pool.open_lines(path):
+        pass
 
 
 @within(20)

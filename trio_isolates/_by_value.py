@@ -117,6 +117,7 @@ def reduce_class(cls: type) -> Reduced:
 
 def _names(cls: type) -> dict[str, Any]:
     names: dict[str, Any] = cloudpickle._class_getstate(cls)[0]
+    names.pop("__msgspec_cache__", None)  # what msgspec has found out about it, and would again
     if "_abc_impl" in names:  # the registered subclasses, some of which may be gone
         names["_abc_impl"] = [subclass for subclass in names["_abc_impl"] if subclass is not None]
     return names

@@ -96,9 +96,8 @@ def _rebuild(record: dict[str, Any], text: str) -> Exception:
         return JsonError(*record["json"])
     if "os" in record:
         number, words, name, other = record["os"]
-        error = OSError(int(number), words, name)
-        error.filename2 = other
-        return error
+        names = (name,) if other is None else (name, None, other)
+        return OSError(int(number), words, *(names if name is not None else ()))
     if "unsendable" in record:
         path, name = record["unsendable"]
         return UnsendableError(text, path=path, type_name=name)

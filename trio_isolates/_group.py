@@ -24,6 +24,8 @@ def end_others() -> None:
     Its parent does the same when it is dead; but that may be gone as well by then.
     """
     group, child = os.getpgrp(), 0
+    if group != os.getpid():  # a forked child, which goes on where it was forked
+        return
     with suppress(OSError):
         os.setpgid(0, os.getpgid(os.getppid()))
     if os.getpgrp() == group:  # who has started it is gone: there is no other group to go to

@@ -66,7 +66,7 @@ class JsonDocument:
     and time of modification. Else that question, and each after it, raises `trio.BrokenResourceError`.
 
     Attributes:
-        source: the path, or what `source=` said.
+        source: the path, or "<json>" for a text.
         size: bytes of its text, after decompression.
         kind: what it is in Python: "dict", "list", "str", "int", "float", "bool" or "NoneType".
     """

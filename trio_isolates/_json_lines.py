@@ -54,8 +54,10 @@ class LineRange:
 
 def look_at_lines(path: str, source: str) -> bytes:
     """Return how many bytes of lines there are. Raises `OSError` or `JsonError`."""
-    with open(path, "rb"):  # what cannot be read is said here
-        size = check_regular(path, source).st_size
+    if not os.path.isdir(path):  # of which `open` says best what is wrong
+        check_regular(path, source)
+    with open(path, "rb") as file:  # what cannot be read is said here
+        size = os.fstat(file.fileno()).st_size
     if (found := compression(path)) is not None:
         raise JsonError(f"{found} data cannot be split at line ends: decompress it first", source)
     return json.dumps([size]).encode()

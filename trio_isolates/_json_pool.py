@@ -333,6 +333,8 @@ class JsonPool:
     async def load(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> JsonDocument:
         """Have a document parsed and kept by one isolate, which then answers questions about it.
 
+        It is kept until it is closed (`aclose`, or as an `async with` block), or the pool is.
+
         source: the path of a file, or the text itself, as bytes. Raises as `parse` and `parse_file`.
         Cancelled: nothing is kept that could be asked for.
         """

@@ -73,6 +73,7 @@ class JsonLines(Generic[T_co]):
         self._counts: dict[int, int] = {}  # lines, by the index of the part
         self._before: tuple[int, int] = (0, 0)  # an index, and the lines of all parts before it
         self._given = 0
+        self._is_reading = False
 
     def __repr__(self) -> str:
         return f"<trio_isolates.JsonLines {self._job.part.source!r} given={self._given}>"
@@ -81,8 +82,26 @@ class JsonLines(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        """Return the next value. Cancelled: nothing is lost but what had not come home."""
+        """Return the next value. Cancelled: nothing is lost.
+
+        Raises `trio.BusyResourceError` if another task is waiting for one.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_reading:
+            raise trio.BusyResourceError("another task is reading these lines")
+        self._is_reading = True
+        try:
+            await self._read()
+        finally:
+            self._is_reading = False
+        result = self._waiting.popleft()
+        self._given += 1
+        if self._given % _BETWEEN_CHECKPOINTS == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return cast(T_co, result if self._job.return_errors else result.unwrap())
+
+    async def _read(self) -> None:
+        """Wait until there is a value to give."""
         while not self._waiting:
             if self._answer is None:
                 self._answer = await anext(self._results)
@@ -91,11 +110,6 @@ class JsonLines(Generic[T_co]):
             except Exception:
                 self._answer = None
                 raise
-        result = self._waiting.popleft()
-        self._given += 1
-        if self._given % _BETWEEN_CHECKPOINTS == 0:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return cast(T_co, result if self._job.return_errors else result.unwrap())
 
     async def _take(self) -> deque[outcome.Outcome[Any]]:
         """Return the outcomes that a part came to, in the order of its lines.
@@ -103,7 +117,8 @@ class JsonLines(Generic[T_co]):
         Cancelled: it is there to be taken again.
         """
         if isinstance(self._answer, Data):
-            self._answer, _ = await build(self._answer, self._job.part.source, self._job.gc)
+            with trio.CancelScope(shield=True):  # begun anew each time, it might never be done
+                self._answer, _ = await build(self._answer, self._job.part.source, self._job.gc)
         index, lines, failures, values = self._answer
         if not failures or self._job.return_errors:
             self._counts[index] = lines

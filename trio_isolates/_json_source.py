@@ -7,7 +7,6 @@ and never takes more memory for what is compressed than the limit allows.
 from __future__ import annotations
 
 import gzip
-import io
 import mmap
 import os
 import stat
@@ -15,13 +14,14 @@ import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, final
 
 from ._errors import JsonError
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _CHUNK: Final = 1 << 20
+_ZSTD_CHUNK: Final = 1024  # bytes at once, of which a bomb makes 40 MB
 _MAPPED: Final = 1 << 20  # bytes from which a file is mapped instead of read
 
 
@@ -113,5 +113,37 @@ def _open_zstd(file: BinaryIO) -> tuple[Any, tuple[type[BaseException], ...]]:
         zstandard: Any = import_module("zstandard")
     except ImportError:
         raise ImportError("to read .zst files: pip install 'trio-isolates[json]'") from None
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return io.BufferedReader(reader), (zstandard.ZstdError,)
+    return _ZstdFile(file, zstandard.ZstdDecompressor().decompressobj), (zstandard.ZstdError, EOFError)
+
+
+@final
+class _ZstdFile:
+    """Reads frames to their end; zstandard's own reader takes one that is cut short for whole."""
+
+    def __init__(self, file: BinaryIO, make: Callable[[], Any]) -> None:
+        self._file = file
+        self._make = make
+        self._frame: Any = None
+        self._rest = b""
+
+    def __enter__(self) -> _ZstdFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, _: int) -> bytes:
+        """Return what some bytes of the file are decompressed to; nothing at its end."""
+        data = b""
+        while not data:
+            part = self._rest or self._file.read(_ZSTD_CHUNK)
+            self._rest = b""
+            if not part and self._frame is None:
+                break
+            if not part:
+                raise EOFError("its last frame ends before its end marker")
+            self._frame = self._frame or self._make()
+            data = self._frame.decompress(part)
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        return data

@@ -154,9 +154,12 @@ class SharedBuffer:
         The system gives the memory page by page, when it is written to. Raises `ValueError` for a
         negative size, `OSError` if the system has no descriptor left.
         """
-        size = operator.index(nbytes)
-        if size < 0:
-            raise ValueError(f"nbytes must not be negative; it is {size}")
+        try:
+            size = operator.index(nbytes)
+        except TypeError:
+            raise TypeError(f"nbytes must be an int, not {nbytes!r}") from None
+        if not 0 <= size <= sys.maxsize:
+            raise ValueError(f"nbytes must be from 0 to {sys.maxsize}, not {size}")
         if not size:
             return cls._make(-1, 0, bytearray())
         if not HAS_MEMORY_FILES:

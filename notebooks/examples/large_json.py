@@ -85,7 +85,7 @@ async def parse_inline(paths: Sequence[Path]) -> None:
         for path in paths:
             try:
                 summarize(path)
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 pass  # the pool will tell
             await trio.lowlevel.checkpoint()
     print(f"in the main loop: {time.perf_counter() - started:.2f} s, {heart}")
@@ -109,7 +109,7 @@ async def run(arguments: Namespace, folder: Path) -> None:
                     for path in paths:
                         try:
                             show(path, (await anext(results)).unwrap())
-                        except (OSError, ValueError) as error:
+                        except (OSError, ValueError, RecursionError) as error:
                             print(f"{path.name:16} {type(error).__name__}: {error}")
                         advance()
         print(f"in the pool: {time.perf_counter() - started:.2f} s, {heart}")

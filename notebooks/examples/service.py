@@ -71,7 +71,10 @@ async def respond(
             await read_body(stream, connection, file)
             try:
                 return 200, await parse(Path(file.name))
-            except ValueError as error:  # raised in a worker, and here as it was raised there
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # raised in a worker, and here as it was raised there
                 return 400, f"no JSON: {error}"
             except IsolateDied as error:  # for lack of memory, perhaps: the next upload has a new worker
                 return 500, str(error)
