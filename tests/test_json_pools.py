@@ -185,11 +185,12 @@ async def test_a_class_of_the_script(tmp_path: Path) -> None:
     """A class that cannot be imported can be a type, and can still be sent when msgspec has looked at it."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec("import attrs, dataclasses\nclass D:\n    name: str\nD = dataclasses.dataclass(D)", namespace)
-    cls = namespace["D"]
+    cls: Any = namespace["D"]
+    classes: Any = list[cls]
     async with open_json_pool(1) as pool:
         for _ in range(2):
             assert await pool.parse('{"name": "Ada"}', type=cls) == cls("Ada")
-            assert await pool.parse('[{"name": "Ada"}]', type=list[cls]) == [cls("Ada")]
+            assert await pool.parse('[{"name": "Ada"}]', type=classes) == [cls("Ada")]
         msgspec.json.decode('{"name": "Ada"}', type=cls)
     async with open_json_pool(1) as pool:
         assert await pool.parse('{"name": "Ada"}', type=cls) == cls("Ada")
@@ -217,9 +218,9 @@ async def test_files_that_are_none(tmp_path: Path) -> None:
     """What would have to be waited for is refused at once; what is not there is said as `open` does."""
     os.mkfifo(tmp_path / "fifo")
     async with open_json_pool(1) as pool:
-        for read in (pool.parse_file, pool.load, read_lines):
+        for read in (pool.parse_file, pool.load, partial(read_lines, pool)):
             with pytest.raises(JsonError, match="not a regular file"):
-                await (read(pool, tmp_path / "fifo") if read is read_lines else read(tmp_path / "fifo"))
+                await read(tmp_path / "fifo")
         with pytest.raises(FileNotFoundError) as caught:
             await pool.parse_file("/there/is/none")
         with pytest.raises(FileNotFoundError) as expected:

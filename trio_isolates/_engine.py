@@ -20,7 +20,6 @@ from contextvars import ContextVar
 from typing import Final, Protocol, final
 
 import trio
-import trio._threads
 import trio_parallel
 from attrs import define, field
 

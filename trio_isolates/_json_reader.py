@@ -116,10 +116,12 @@ class JsonLines(Generic[T_co]):
 
         Cancelled: it is there to be taken again.
         """
-        if isinstance(self._answer, Data):
+        answer = self._answer
+        if isinstance(answer, Data):
             with trio.CancelScope(shield=True):  # begun anew each time, it might never be done
-                self._answer, _ = await build(self._answer, self._job.part.source, self._job.gc)
-        index, lines, failures, values = self._answer
+                self._answer, _ = await build(answer, self._job.part.source, self._job.gc)
+        record: Any = self._answer
+        index, lines, failures, values = record
         if not failures or self._job.return_errors:
             self._counts[index] = lines
         before = await self._lines_before(index) if failures else 0
