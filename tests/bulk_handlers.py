@@ -23,7 +23,7 @@ def filled(size: int, value: int) -> SharedBuffer:
 
 def inode(buffer: SharedBuffer) -> int:
     """What tells the memory of a buffer from all other memory, in whichever process."""
-    return os.fstat(buffer.fd).st_ino
+    return os.fstat(buffer._fd).st_ino
 
 
 def total(buffer: SharedBuffer) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +253,20 @@ async def test_cpus_that_are_not_there() -> None:
     """The kernel leaves out CPUs that are not there without a word; the isolate does not."""
     with pytest.raises(OSError, match=r"may not use \[1000\]"):
         await run(_set_affinity, {min(os.sched_getaffinity(0)), 1000})
+
+
+def hold(size: int) -> int:
+    return len(bytearray(size))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the limit is not heeded")
+@within(20)
+async def test_a_hard_limit_of_memory() -> None:
+    """A limit that `init` sets holds: what goes beyond it is a MemoryError, and the isolate lives."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    async with open_pool(hold, workers=1, init=limit) as pool:
+        pids = pool.pids
+        with pytest.raises(MemoryError):
+            await pool.call(4 << 30)
+        assert await pool.call(3) == 3
+        assert pool.pids == pids

@@ -236,9 +236,9 @@ def test_nobody_can_write_to_a_shared_one() -> None:
 
     shared = work.filled(5000, 1).share()
     with pytest.raises(PermissionError):
-        mmap.mmap(shared.fd, 5000)
+        mmap.mmap(shared._fd, 5000)
     with pytest.raises(PermissionError):
-        os.pwrite(shared.fd, b"x", 0)
+        os.pwrite(shared._fd, b"x", 0)
 
 
 def test_pickled_by_others() -> None:
@@ -446,7 +446,7 @@ async def test_without_memory_files(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_worker(work.add_one, engine=kind.engine) as worker:
         buffer = work.filled(SIZE, 1)
         view = buffer.view
-        assert (buffer.fd, len(buffer)) == (-1, SIZE)
+        assert (buffer._fd, len(buffer)) == (-1, SIZE)
         eye = np.frombuffer(view, np.uint8)
         with pytest.raises(UnsendableError):
             await worker.call(buffer)

@@ -27,6 +27,8 @@ from ._shared_buffer import (
     SharedBuffer,
     adopt,
     check_memory_file,
+    content_of,
+    fd_of,
     let_go,
     open_memory_file,
     spend_all,
@@ -147,15 +149,15 @@ class Bulk:
     def _place(self, buffer: Buffer, used: list[_Segment], passed: list[int]) -> memoryview | Place:
         if not isinstance(buffer, SharedBuffer):
             return (self._lend([buffer], len(buffer), used) or buffer) if len(buffer) >= THRESHOLD else buffer
-        if self.side is not None and buffer.fd >= 0:
+        if self.side is not None and fd_of(buffer) >= 0:
             try:
-                number = self.side.send([buffer.fd])
+                number = self.side.send([fd_of(buffer)])
             except OSError:  # too many are on their way
                 pass
             else:
                 passed.append(number)
                 return Place(number, len(buffer), for_good=True)
-        return buffer.content()
+        return content_of(buffer)
 
     def _lend(self, parts: Iterable[Chunk], size: int, used: list[_Segment]) -> Place | None:
         segment = self._find_free(size) or self._make(size)

@@ -18,7 +18,7 @@ from ._errors import IsolateDied, UnsendableError, rename_path
 from ._histogram import Histogram
 from ._messages import CALL, CHUNK, EXTENDED, RUN, STREAM
 from ._queue import Line
-from ._shared_buffer import SharedBuffer
+from ._shared_buffer import SharedBuffer, revive
 
 _IN_CHUNK: Final = re.compile(r"args\[1\]\[0\]\[(\d+)\]")
 _AFTER_NAME: Final = re.compile(r"args\[(\d+)\]")
@@ -77,7 +77,7 @@ class Call:
         """It is at no isolate any more: what it had handed over is its sender's again."""
         spares, self.spares = self.spares, ()
         for buffer, twin in spares:
-            buffer.revive(twin)
+            revive(buffer, twin)
 
     def go_back(self) -> None:
         """It is at no isolate any more, and in line as if it had never left that, unless it was begun."""

@@ -7,6 +7,8 @@ descriptor travels.
 
 from __future__ import annotations
 
+# pyright: reportPrivateUsage=false
+# (users see of a buffer what they may use; the functions below do the rest)
 import _thread
 import gc
 import mmap
@@ -180,7 +182,7 @@ class SharedBuffer:
     @property
     def view(self) -> memoryview:
         """The bytes, as they are in memory; read-only after `share`. Raises `ValueError` if it was sent."""
-        self._check()
+        self._check_mine()
         if self._view is None:
             view = memoryview(self._map())
             self._view = view.toreadonly() if self._is_readonly else view
@@ -200,12 +202,12 @@ class SharedBuffer:
         a shared one stays where it is when it is sent. Raises `BufferError` if an array or another
         view looks at the memory, `ValueError` if it was sent.
         """
-        self.check()
+        self._check()
         if self._is_readonly:
             return self
         if self._fd < 0:
             shared = self._make(-1, self._size, self._memory, is_readonly=True)
-            self.spend()
+            self._spend()
             return shared
         fd = os.dup(self._fd)
         shared = self._make(fd, self._size, is_readonly=True)
@@ -216,7 +218,7 @@ class SharedBuffer:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
         except OSError:  # EBUSY: who sent it here is still about to unmap it
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
-        self.spend()
+        self._spend()
         return shared
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -233,24 +235,19 @@ class SharedBuffer:
     def is_readonly(self) -> bool:
         return self._is_readonly
 
-    @property
-    def fd(self) -> int:
-        """The descriptor of the memory; -1 if it has none."""
-        return self._fd
-
-    def _check(self) -> None:
+    def _check_mine(self) -> None:
         if self._is_gone:
             raise ValueError("this SharedBuffer is somebody else's: it was sent, or `share` was called")
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise `ValueError` if it was sent, `BufferError` if somebody looks at what is to be sent."""
-        self._check()
+        self._check_mine()
         if self._view is not None and not self._is_readonly and _others_look(self._view):
             raise BufferError("an array, or another view, still looks at its memory; delete that first")
 
-    def spend(self) -> None:
-        """It was sent: its view is dead from now on. A shared one stays. Raises as `check`."""
-        self.check()
+    def _spend(self) -> None:
+        """It was sent: its view is dead from now on. A shared one stays. Raises as `_check`."""
+        self._check()
         if self._is_readonly:
             return
         if self._view is not None:
@@ -258,17 +255,17 @@ class SharedBuffer:
         self._is_gone = True
         self._end()
 
-    def content(self) -> memoryview:
+    def _content(self) -> memoryview:
         """Return the bytes, for who sends them the long way; they live on when this is spent."""
         return memoryview(self._map()).toreadonly()
 
-    def twin(self) -> SharedBuffer:
+    def _twin(self) -> SharedBuffer:
         """Return another one of the same memory, by which this one can be brought back to life."""
         if self._fd < 0:
             return self._make(-1, self._size, self._memory, is_readonly=self._is_readonly)
         return self._make(os.dup(self._fd), self._size, is_readonly=self._is_readonly)
 
-    def revive(self, twin: SharedBuffer) -> None:
+    def _revive(self, twin: SharedBuffer) -> None:
         """The message did not arrive: it is here again, as it was. The twin is used up."""
         if self._is_gone:
             self._fd, self._memory, self._is_gone = twin._fd, twin._memory, False
@@ -308,8 +305,8 @@ class Token(bytearray):
 
 
 def reduce_shared(buffer: SharedBuffer) -> tuple[Any, ...]:
-    """Reduce it to what is sent beside the pickle. Raises as `SharedBuffer.check`."""
-    buffer.check()
+    """Reduce it to what is sent beside the pickle. Raises `ValueError` or `BufferError` if it cannot be."""
+    buffer._check()
     token = Token(1)
     token.buffer = buffer
     return opened, (PickleBuffer(token), buffer.is_readonly)
@@ -335,8 +332,23 @@ def twins(buffers: Sequence[object]) -> list[tuple[SharedBuffer, SharedBuffer]]:
     found: list[tuple[SharedBuffer, SharedBuffer]] = []
     for buffer in _spendable(buffers):
         with suppress(OSError):
-            found.append((buffer, buffer.twin()))
+            found.append((buffer, buffer._twin()))
     return found
+
+
+def fd_of(buffer: SharedBuffer) -> int:
+    """Return the descriptor of its memory; -1 if it has none."""
+    return buffer._fd
+
+
+def content_of(buffer: SharedBuffer) -> memoryview:
+    """Return its bytes, for who sends them the long way; they live on when it is spent."""
+    return buffer._content()
+
+
+def revive(buffer: SharedBuffer, twin: SharedBuffer) -> None:
+    """The message did not arrive: the buffer is here again, as it was. The twin is used up."""
+    buffer._revive(twin)
 
 
 def spend_all(buffers: Sequence[object]) -> None:
@@ -345,12 +357,12 @@ def spend_all(buffers: Sequence[object]) -> None:
     spares: list[SharedBuffer] = []
     try:
         if len(mine) > 1:
-            spares = [buffer.twin() for buffer in mine]
+            spares = [buffer._twin() for buffer in mine]
         for buffer in mine:
-            buffer.spend()
+            buffer._spend()
     except (BufferError, ValueError, OSError) as exc:
         for buffer, twin in zip(mine, spares, strict=False):
-            buffer.revive(twin)
+            buffer._revive(twin)
         raise UnsendableError(f"cannot send a SharedBuffer: {exc}", type_name=_NAME) from exc
 
 
@@ -360,7 +372,7 @@ def own(buffers: Sequence[Any]) -> list[memoryview | SharedBuffer]:
     Raises `UnsendableError`.
     """
     try:
-        arrived = [b.twin() if isinstance(b, SharedBuffer) else memoryview(bytearray(b)) for b in buffers]
+        arrived = [b._twin() if isinstance(b, SharedBuffer) else memoryview(bytearray(b)) for b in buffers]
     except OSError as exc:
         raise UnsendableError(f"cannot send a SharedBuffer: {exc}", type_name=_NAME) from exc
     spend_all(buffers)
