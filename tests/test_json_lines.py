@@ -288,3 +288,15 @@ async def test_one_reader_at_a_time(tmp_path: Path) -> None:
             nursery.start_soon(read)
             nursery.start_soon(read)
         assert ends == ["busy", list(range(10_000))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@within(20)
+async def test_not_utf_8(tmp_path: Path, encoding: str) -> None:
+    """What has no bytes that end lines is refused before anything is read."""
+    path = tmp_path / "lines"
+    path.write_text("1\n2\n", encoding)
+    async with open_json_pool(1) as pool:
+        with pytest.raises(JsonError, match="not UTF-8"):
+            async with pool.open_lines(path):
+                pass

@@ -6,6 +6,7 @@ without reading what is before them, and so knows their numbers only within the 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pickle
@@ -58,6 +59,8 @@ def look_at_lines(path: str, source: str) -> bytes:
         check_regular(path, source)
     with open(path, "rb") as file:  # what cannot be read is said here
         size = os.fstat(file.fileno()).st_size
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # which begin those of UTF-32, too
+            raise JsonError("text that is not UTF-8 cannot be split at line ends: convert it first", source)
     if (found := compression(path)) is not None:
         raise JsonError(f"{found} data cannot be split at line ends: decompress it first", source)
     return json.dumps([size]).encode()
