@@ -288,6 +288,8 @@ async def test_one_reader_at_a_time(tmp_path: Path) -> None:
             nursery.start_soon(read)
             nursery.start_soon(read)
         assert ends == ["busy", list(range(10_000))]
+    with pytest.raises(trio.ClosedResourceError):
+        await anext(lines)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

@@ -74,6 +74,7 @@ class JsonLines(Generic[T_co]):
         self._before: tuple[int, int] = (0, 0)  # an index, and the lines of all parts before it
         self._given = 0
         self._is_reading = False
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<trio_isolates.JsonLines {self._job.part.source!r} given={self._given}>"
@@ -84,9 +85,12 @@ class JsonLines(Generic[T_co]):
     async def __anext__(self) -> T_co:
         """Return the next value. Cancelled: nothing is lost.
 
-        Raises `trio.BusyResourceError` if another task is waiting for one.
+        Raises `trio.BusyResourceError` if another task is waiting for one, `trio.ClosedResourceError`
+        after the block.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_closed:
+            raise trio.ClosedResourceError("the block of these lines was left")
         if self._is_reading:
             raise trio.BusyResourceError("another task is reading these lines")
         self._is_reading = True
@@ -176,4 +180,8 @@ async def open_lines(job: Job) -> AsyncGenerator[JsonLines[Any], None]:
         return_errors=False,
         progress=None,
     ) as results:
-        yield JsonLines(job, size, results)
+        lines: JsonLines[Any] = JsonLines(job, size, results)
+        try:
+            yield lines
+        finally:
+            lines._is_closed = True  # pyright: ignore[reportPrivateUsage]
