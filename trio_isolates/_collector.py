@@ -18,6 +18,7 @@ from typing import Any, Final, final
 
 from ._options import GcPolicy
 
+_INTERPRETERS: Final = 1000  # Python 3.12 itself freezes some hundred objects; who freezes all has thousands
 _UNCOLLECTED: Final = 10.0  # seconds of building after which the garbage of the time is looked for
 
 
@@ -77,7 +78,7 @@ def _settle(policy: GcPolicy) -> None:
         gc.freeze()
     elif not _state.anything_is_frozen:
         # What the program has frozen could not be told apart afterwards.
-        _state.anything_is_frozen = gc.get_freeze_count() > 0
+        _state.anything_is_frozen = gc.get_freeze_count() > _INTERPRETERS
         if not _state.anything_is_frozen:
             gc.freeze()
             gc.unfreeze()
