@@ -18,10 +18,9 @@ from ._engine import Engine
 from ._json_decode import DECODERS, Decoder, DecoderName
 from ._json_desk import Desk
 from ._json_pool import JsonPool
-from ._options import GcPolicy, OnCancel, check_positive, check_workers, make_options
-from ._resident import check_can_measure
+from ._open_pool import pool_size
+from ._options import GcPolicy, OnCancel, check_positive, make_options
 from ._restart import Restart
-from ._run import usable_cpus
 from ._service import Methods
 from ._supervisor import Crew, open_crew
 
@@ -102,18 +101,7 @@ def open_json_pool(
         cwd=cwd,
         threads=threads,
     )
-    given = (("max_calls_per_worker", max_calls_per_worker), ("max_memory", max_memory))
-    for option, value in given:
-        if value is not None:
-            check_positive(option, value)
-    if workers is not None:
-        check_workers(workers, options.engine)
-    cpus = options.spec.changes.cpu_affinity
-    size = workers or (usable_cpus() if cpus is None else len(cpus))
-    if min_workers is not None:
-        check_positive("min_workers", min_workers, size)
-    if max_memory is not None:
-        check_can_measure()
+    size = pool_size(options, workers, min_workers, max_calls_per_worker, max_memory)
     make = partial(
         Crew,
         size=size,

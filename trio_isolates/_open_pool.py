@@ -11,7 +11,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 import trio
 
 from ._engine import Engine
-from ._options import GcPolicy, OnCancel, PoolOptions, check_positive, check_workers, make_options
+from ._options import (
+    GcPolicy,
+    OnCancel,
+    Options,
+    PoolOptions,
+    check_positive,
+    check_workers,
+    make_options,
+)
 from ._pool import Pool
 from ._resident import check_can_measure
 from ._restart import Restart
@@ -21,6 +29,31 @@ from ._supervisor import Crew, open_crew
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+def pool_size(
+    options: Options,
+    workers: int | None,
+    min_workers: int | None,
+    max_calls_per_worker: int | None,
+    max_memory: int | None,
+) -> int:
+    """Return how many isolates a pool has at most, and check what else is said of their number and lives."""
+    for option, value in (
+        ("max_calls_per_worker", max_calls_per_worker),
+        ("max_memory", max_memory),
+    ):
+        if value is not None:
+            check_positive(option, value)
+    if workers is not None:
+        check_workers(workers, options.engine)
+    cpus = options.spec.changes.cpu_affinity
+    size = workers or (usable_cpus() if cpus is None else len(cpus))
+    if min_workers is not None:
+        check_positive("min_workers", min_workers, size)
+    if max_memory is not None:
+        check_can_measure()
+    return size
 
 
 @overload
@@ -147,20 +180,7 @@ def open_pool(
         cwd=cwd,
         threads=threads,
     )
-    for option, value in (
-        ("max_calls_per_worker", max_calls_per_worker),
-        ("max_memory", max_memory),
-    ):
-        if value is not None:
-            check_positive(option, value)
-    if workers is not None:
-        check_workers(workers, options.engine)
-    cpus = options.spec.changes.cpu_affinity
-    size = workers or (usable_cpus() if cpus is None else len(cpus))
-    if min_workers is not None:
-        check_positive("min_workers", min_workers, size)
-    if max_memory is not None:
-        check_can_measure()
+    size = pool_size(options, workers, min_workers, max_calls_per_worker, max_memory)
     crew = Crew(
         options,
         size=size,

@@ -47,7 +47,6 @@ _OPTIONS: Final = frozenset({"on_progress", "retries", "priority", "key"})
 
 P = ParamSpec("P")
 S = TypeVar("S")
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
