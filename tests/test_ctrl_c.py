@@ -93,6 +93,97 @@ async def test_further_ones_leave_nothing(how: str, further: int, tmp_path: Path
         assert list(program.temporary.iterdir()) == []
 
 
+WORST_MOMENT = """
+    import os, signal, sys, trio, trio.testing
+    from trio_isolates import ChildSpec, ReceivePort, open_isolate, open_pool, open_supervisor
+
+    armed = None
+    sleep = trio.lowlevel.wait_task_rescheduled
+
+    def press_and_sleep(abort):
+        # By now the task has left itself where it will be woken from, and does not wait yet.
+        global armed
+        if trio.lowlevel.current_task() is armed:
+            armed = None
+            os.kill(os.getpid(), signal.SIGINT)
+        return sleep(abort)
+
+    def arm():
+        global armed
+        armed = trio.lowlevel.current_task()
+
+    def work(number):
+        ReceivePort().receive_sync()
+
+    async def next_result(pool):
+        async with pool.open_map([1, 2]) as results:
+            arm()
+            await anext(results)
+
+    async def drain(pool):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.call, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            arm()
+            await pool.drain()
+
+    async def resize(pool):
+        arm()
+        await pool.resize(2)
+
+    async def wait(pool):
+        async with open_isolate(work, 1) as isolate:
+            arm()
+            await isolate.wait()
+
+    async def receive(pool):
+        async with ReceivePort() as port:
+            try:
+                arm()
+                await port.receive()
+            finally:
+                port.send_port.send_nowait("late")
+
+    async def send(pool):
+        async with ReceivePort(max_buffer_size=1) as port:
+            port.send_port.send_nowait("first")
+            try:
+                arm()
+                await port.send_port.send("second")
+            finally:
+                port.receive_nowait()
+
+    async def start(pool):
+        async with open_supervisor() as supervisor:
+            arm()
+            await supervisor.start(ChildSpec(work, (1,)))
+
+    async def main():
+        async with open_pool(work, workers=1) as pool:
+            trio.lowlevel.wait_task_rescheduled = trio._core.wait_task_rescheduled = press_and_sleep
+            try:
+                await globals()[sys.argv[1]](pool)
+            except BaseException as error:
+                while isinstance(error, BaseExceptionGroup):
+                    error, = error.exceptions
+                print("RAISED", type(error).__name__, flush=True)
+            print("ANSWERS", *[await pool.run(abs, -n) for n in (1, 2, 3)], flush=True)
+
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("where", ["next_result", "drain", "resize", "wait", "receive", "send", "start"])
+@within(20)
+async def test_where_it_is_about_to_wait(where: str, tmp_path: Path) -> None:
+    """A task that was interrupted there is not woken by what it would have waited for, in another wait."""
+    async with running(tmp_path, WORST_MOMENT, where) as program:
+        assert await program.wait_for("RAISED") == ["KeyboardInterrupt"]
+        assert await program.wait_for("ANSWERS") == ["1", "2", "3"]
+        await program.rest()
+        assert program.process.returncode == 0
+
+
 BUILDING = """
     import os, signal, time, trio
     import pieces_handlers as work

@@ -43,6 +43,7 @@ class DirectLink:
         )
         exchange.meet(self._neighbour)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Carry frames until the other one is gone."""
         try:

@@ -144,6 +144,7 @@ class Dispatcher:
         if not self._active:
             self._idle.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_idle(self) -> None:
         """Wait until nothing is in line or in flight."""
         while self._active:

@@ -367,6 +367,7 @@ class Isolate:
         if self._link is not None:
             self.send(kind, ident, [b""])
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self) -> bool:
         """Wait until it has taken all frames sent so far; return False if it is gone before."""
         self._pinged += 1

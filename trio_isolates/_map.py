@@ -195,6 +195,7 @@ class _Results:
     def __aiter__(self) -> _Results:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:

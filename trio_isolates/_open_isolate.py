@@ -98,6 +98,7 @@ class Isolate(Generic[T_co]):
         """Its process id."""
         return None if self._isolate is None else self._isolate.pid
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> T_co:
         """Wait until the isolate is gone; return what the entry returned, or raise what it raised.
 
@@ -118,6 +119,7 @@ class Isolate(Generic[T_co]):
         assert isinstance(result, outcome.Error)
         raise result.error
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Stop the entry, and wait until the isolate is gone. Dart's `kill(priority: beforeNextEvent)`.
 

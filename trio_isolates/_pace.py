@@ -26,6 +26,7 @@ async def rest(neighbour: Neighbour) -> None:
         await about_used_up.wait()
 
 
+@trio.lowlevel.enable_ki_protection
 async def pay_debts(neighbour: Neighbour) -> None:
     """Give back, a little later, the places in windows that somebody waits for, for ever."""
     while True:

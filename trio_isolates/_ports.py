@@ -78,6 +78,7 @@ class SendPort(trio.abc.SendChannel[T_contra], Generic[T_contra]):
     def __repr__(self) -> str:
         return f"<trio_isolates.SendPort {self._window.peer.path[8:].hex() or 'main'}:{self._window.number}>"
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, value: T_contra) -> None:
         """Send a message; wait for a place if there is none. Cancelled: it has not been sent.
 
@@ -214,6 +215,7 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         """Where to send to, to be received here."""
         return SendPort(self._exchange, self._window)
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T_co:
         """Return the next message; wait for it if there is none.
 

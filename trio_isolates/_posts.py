@@ -253,6 +253,7 @@ class Posts:
             client.retire()
             self._dispatch.remove(client)
 
+    @trio.lowlevel.enable_ki_protection
     async def _see_off(self, client: Client) -> None:
         """End an isolate that has been relieved, when it has answered what it has."""
         await client.spent.wait()
@@ -295,6 +296,7 @@ class Posts:
             client.isolate.kill()  # it has not begun to serve
         post.scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def resize(self, size: int) -> None:
         """Have so many posts; return when all have started, and those given up are gone."""
         self.size = size

@@ -128,6 +128,7 @@ class Supervisor:
     def __repr__(self) -> str:
         return f"<trio_isolates.Supervisor {self.name!r} children={len(self._siblings.children)}>"
 
+    @trio.lowlevel.enable_ki_protection
     async def start(self, spec: ChildSpec | SupervisorSpec) -> Child:
         """Start a child, and return it when it is ready: the last one, in the order of the children.
 
@@ -168,6 +169,7 @@ class Supervisor:
         words = f"{type(failure).__name__}: {failure}"
         raise IsolateSpawnError(f"{child.name!r} could not be started: {words}") from failure
 
+    @trio.lowlevel.enable_ki_protection
     async def stop(self, child: Child) -> None:
         """Stop a child within its `shutdown`, and have it started no more. OTP's `terminate_child`.
 
