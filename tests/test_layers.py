@@ -17,7 +17,7 @@ LAYERS = """
     _memory _link _side _bulk                                  bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _functions _group _here _capability _ports _progress _current     ports, on both sides
-    _entry _service _sync_server _async_server _environment _deaths _boot _preload         inside the isolate
+    _entry _service _sync_server _async_server _warnings _environment _deaths _boot _preload         inside the isolate
     _job _engine                                               starting one
     _options _collector _building _isolate                       the parent's handle of one
     _queue _histogram _resident _call _client _dispatch        calls, and who serves them

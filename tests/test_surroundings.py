@@ -180,6 +180,56 @@ async def test_warnings_are_shown(
         assert "UserWarning: look" in capfd.readouterr().err
 
 
+@within(20)
+async def test_warnings_of_a_library(pool: AnyPool) -> None:
+    """A filter for a library's own warnings holds in an isolate, which does not import the library for it."""
+    import warnings
+
+    from odd_warnings import OddWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", (OddWarning, PendingDeprecationWarning))
+        async with open_worker(apply) as worker:
+            assert not await worker.call(is_imported, "odd_warnings")
+            await worker.call(handlers.warn, "look")
+            for name in ("OddWarning", "VeryOddWarning"):
+                with pytest.raises(OddWarning, match="odd") as caught:
+                    await worker.call(warn_oddly, name)
+                assert type(caught.value).__name__ == name
+            assert await run(filter_names_of_a_nested_isolate) == [
+                "OddWarning",
+                "PendingDeprecationWarning",
+                "Warning",
+            ]
+
+
+def is_imported(name: str) -> bool:
+    return name in sys.modules
+
+
+def warn_oddly(name: str) -> None:
+    import warnings
+
+    import odd_warnings
+
+    warnings.warn("odd", getattr(odd_warnings, name), stacklevel=1)
+
+
+def filter_names() -> list[str]:
+    import warnings
+
+    found: list[str] = []
+    for entry in warnings.filters[:2]:
+        categories = entry[2] if isinstance(entry[2], tuple) else (entry[2],)
+        found += [category.__qualname__ for category in categories]
+    return found
+
+
+async def filter_names_of_a_nested_isolate() -> list[str]:
+    return await run(filter_names)
+
+
 # Environment.
 
 

@@ -15,13 +15,13 @@ import resource
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from attrs import frozen
 
+from . import _warnings
 from ._messages import Changes
 
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -44,7 +44,7 @@ class Environment:
     affinity: AbstractSet[int] | None
     nice: int
     recursion_limit: int
-    warnings: list[Any]
+    warnings: list[_warnings.Words]
     asked: dict[str, Any]
 
 
@@ -59,15 +59,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _plain_filters() -> list[Any]:
-    """The warning filters whose category can be found again by name in any process."""
-    return [
-        entry
-        for entry in warnings.filters
-        if "__main__" not in (module := getattr(entry[2], "__module__", "")) and module in sys.modules
-    ]
 
 
 def capture(changes: Changes) -> Environment:
@@ -92,7 +83,7 @@ def capture(changes: Changes) -> Environment:
         affinity=affinity,
         nice=os.getpriority(os.PRIO_PROCESS, 0) if changes.nice is None else changes.nice,
         recursion_limit=sys.getrecursionlimit(),
-        warnings=_plain_filters(),
+        warnings=_warnings.capture(),
         asked={name: value for name, value in asked.items() if value is not None},
     )
 
@@ -115,8 +106,7 @@ def apply(environment: Environment) -> OSError | None:
         refused["cpu_affinity"] = _try(_set_affinity, environment.affinity)
     refused["nice"] = _try(os.setpriority, os.PRIO_PROCESS, 0, environment.nice)
     sys.setrecursionlimit(environment.recursion_limit)
-    warnings.filters[:] = environment.warnings  # type: ignore[index]
-    warnings._filters_mutated()  # type: ignore[attr-defined]  # else the cache of warnings already seen stands
+    _warnings.apply(environment.warnings)
     signal.pthread_sigmask(signal.SIG_SETMASK, environment.blocked_signals)
     for option, value in environment.asked.items():
         if (error := refused[option]) is not None:
