@@ -68,14 +68,14 @@ class Family:
         path.touch()
         return path.unlink
 
-    def kill(self, child: Child) -> None:
-        """Have it die by nobody's doing."""
+    async def kill(self, child: Child) -> None:
+        """Have it die by nobody's doing. Its supervisor may not have heard of it yet."""
         self.will_die(child)
         if isinstance(self.kind.engine, InlineEngine):
             self.kind.engine.kill(child.name)
         else:
-            pid = child.statistics().pid
-            assert pid is not None
+            while (pid := child.statistics().pid) is None:
+                await trio.lowlevel.checkpoint()
             os.kill(pid, signal.SIGKILL)
 
     def will_die(self, child: Child) -> None:

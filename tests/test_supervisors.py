@@ -65,7 +65,7 @@ async def test_ends(family: Family, restart: RestartType, how: str) -> None:
         isolate, pid = child.isolate, child.statistics().pid
         assert isolate is not None
         if how == "dies":
-            family.kill(child)
+            await family.kill(child)
         elif how == "is closed":
             await isolate.aclose()
             assert await family.hear(1) == ["a stops"]
@@ -142,7 +142,7 @@ async def test_deaths_are_logged(family: Family, caplog: pytest.LogCaptureFixtur
             assert await family.hear(1) == ["a starts"]
             await family.listen("a")
             (b,) = await family.start(below, "b", "temporary")
-            family.kill(b)
+            await family.kill(b)
             while len(below.children()) > 1:
                 await trio.lowlevel.checkpoint()
             family.tell("a", "f")
@@ -200,7 +200,7 @@ async def test_those_that_die_together(family: Family) -> None:
     policy = Restart(max_restarts=1, within=1000)
     async with open_supervisor("one_for_all", policy) as supervisor:
         for child in await family.start(supervisor, "abc"):
-            family.kill(child)
+            await family.kill(child)
         assert await family.hear(3) == ["a starts", "b starts", "c starts"]
         await until(supervisor, a="running", b="running", c="running")
         assert supervisor.statistics().restarts == 1

@@ -46,7 +46,7 @@ async def test_gives_up(family: Family) -> None:
             family.tell("c", "f")
             assert await family.hear(1) == ["c starts"]
             await family.listen("c")
-            family.kill(c)
+            await family.kill(c)
             assert await family.hear(1) == ["c starts"]
             await family.listen("c")
             family.tell("b", "r")
