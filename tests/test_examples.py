@@ -21,6 +21,9 @@ import audio
 import search
 from programs import environment
 
+# Whole programs, which are slow to start; that they work depends on no version of Python.
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(audio.__file__).parent
 NAMES = "large_json", "photos", "audio", "search", "database", "many_requests", "service"
 

@@ -11,15 +11,15 @@ import pytest
 # `__init__` stands where the public API is complete: it may import everything, and what comes after it
 # may import from the package. On one line, a file may import from those left of it.
 LAYERS = """
-    _errors _checks _shared_buffer _messages                           words
+    _errors _checks _events _shared_buffer _messages                           words
     _wire _identities _views _by_value _unsendable _pieces _unpickling _pickling   sans-IO
     _exceptions _data _calls _restart                          the same
-    _memory _link _side _bulk                                  bytes that move
+    _memory _link _side _bulk _notes                             bytes that move
     _interrupt _peers _inbox _exchange _pace _direct           messages between isolates
     _functions _group _here _capability _ports _progress _current     ports, on both sides
-    _entry _service _sync_server _async_server _warnings _environment _deaths _boot _preload         inside the isolate
+    _entry _service _sync_server _async_server _warnings _environment _deaths _boot _preload   inside it
     _job _engine                                               starting one
-    _options _collector _building _isolate                       the parent's handle of one
+    _options _chronicle _collector _building _isolate                    the parent's handle of one
     _queue _histogram _resident _call _client _dispatch        calls, and who serves them
     _posts _supervisor _statistics                             who is alive
     _stream _open_isolate _open_worker _actor _run _map _pool _open_pool   the doors
@@ -28,6 +28,8 @@ LAYERS = """
     _json_desk _json_lines _json_home _json_question _json_document             and what becomes of them
     _json_reader _json_pool _open_json_pool                                     in isolates
     __init__ testing _pytest_plugin                            what is built on them
+    _blocks _clock _story _places _timescale _view _perfetto           a recording: what there is to see
+    _letters _sheet _picture _legend _names _looks _lifelines _gantt _family draw trace   and its pictures
     _documents _screen _demo _cli __main__          the command line
 """
 TABLE = [word for line in LAYERS.strip().splitlines() for word in line.strip().split("   ")[0].split()]

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from programs import environment
+
 README = Path(__file__).parents[1] / "README.md"
+PNG = b"\x89PNG\r\n"
 
 
 def run_as_printed(heading: str, folder: Path) -> list[str]:
@@ -18,7 +21,9 @@ def run_as_printed(heading: str, folder: Path) -> list[str]:
     script = folder / "program.py"
     script.write_text(program)
     command = [sys.executable, "-W", "error", str(script)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=50, cwd=folder, env=environment()
+    )
     assert done.stderr == ""
     assert done.returncode == 0
     return done.stdout.splitlines()
@@ -59,3 +64,29 @@ def test_the_actor_runs_as_it_is_printed(tmp_path: Path) -> None:
 def test_the_large_data_runs_as_it_is_printed(tmp_path: Path) -> None:
     """The memory goes to the worker and comes back, changed in place."""
     assert run_as_printed("Large data", tmp_path) == ["1.0"]
+
+
+def test_the_recording_runs_as_it_is_printed(tmp_path: Path) -> None:
+    """The program and its isolate, the calls in their order, and a picture in a file."""
+    printed = run_as_printed("Pictures of what happened", tmp_path)
+    assert printed == ["['main', 'squares']", *["square value"] * 3]
+    assert (tmp_path / "squares.png").read_bytes().startswith(PNG)
+
+
+def test_the_picture_is_of_a_recording(tmp_path: Path) -> None:
+    """The script beside it makes such a picture; the committed one is small enough to be read on the way."""
+    script, drawn = README.parent / "notebooks" / "picture.py", tmp_path / "picture.png"
+    command = [sys.executable, "-W", "error", str(script), str(drawn)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50, env=environment())
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert drawn.read_bytes().startswith(PNG)
+    committed = script.with_suffix(".png").read_bytes()
+    assert committed.startswith(PNG)
+    assert len(committed) < 100_000
+
+
+def test_every_notebook_is_named() -> None:
+    """The table of notebooks has all of them, in their order."""
+    named = re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\)", README.read_text("utf-8"))
+    there = sorted(path.stem for path in (README.parent / "notebooks").glob("*.ipynb"))
+    assert [name for name in named if name in there] == there

@@ -9,19 +9,20 @@
     async with open_supervisor() as supervisor: ...     # isolates that are started again when they end
 
 When a block is left, by any path, its isolates are gone; when a call returns, by any path, its
-work has stopped. For tests there is `trio_isolates.testing`.
+work has stopped. For tests there is `trio_isolates.testing`, and `trio_isolates.trace` records what
+happens in isolates and draws it.
 """
 
 # To read the source, go from top to bottom of this list; each builds on those before it.
-#   _errors _checks _shared_buffer _messages                                   the words
+#   _errors _checks _events _shared_buffer _messages                   the words
 #   _wire _identities _views _by_value _unsendable                     no I/O
 #   _pieces _unpickling _pickling                                      no I/O
 #   _exceptions _data _calls _restart                                  no I/O
-#   _memory _link _side _bulk                                          bytes that move
+#   _memory _link _side _bulk _notes                                   bytes that move
 #   _interrupt _peers _inbox _exchange _pace _direct                   messages between isolates
 #   _functions _group _here _capability _ports _progress _current      ports, on both sides
-#   _entry _service _sync_server _async_server _warnings _environment _deaths _boot _preload   inside the isolate
-#   _job _engine _options _collector _building _isolate               starting one, and its life
+#   _entry _service _sync_server _async_server _warnings _environment _deaths _boot _preload   inside it
+#   _job _engine _options _chronicle _collector _building _isolate     starting one, and its life
 #   _queue _histogram _resident _call _client _dispatch                calls, and who serves them
 #   _posts _supervisor _statistics                                     who is alive
 #   _stream _open_isolate _open_worker _actor _run _map _pool _open_pool    the doors
@@ -30,6 +31,8 @@ work has stopped. For tests there is `trio_isolates.testing`.
 #   _json_pieces _json_shape                                            JSON: texts and trees
 #   _json_desk _json_lines _json_home _json_question _json_document     and what becomes of them
 #   _json_reader _json_pool _open_json_pool                             in isolates
+#   _blocks _clock _story _places _timescale _view _perfetto            a recording: what there is to see
+#   _letters _sheet _picture _legend _names _looks _lifelines _gantt _family draw trace    and its pictures
 
 import sys
 from importlib import import_module

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, final
 
 import trio
@@ -40,6 +41,7 @@ from ._messages import (
     Chunk,
     Frame,
 )
+from ._notes import BEGIN, END, KIND_SHIFT
 from ._pace import pay_debts, rest
 from ._ports import SendPort
 from ._service import Service, Work, checked
@@ -98,6 +100,7 @@ class AsyncServer:
         await self._say_last(service.encode(BYE, 0, outcome))
 
     async def _say_last(self, chunks: list[Chunk]) -> None:
+        self._service.write_notes()
         await self._service.exchange.drained()
         self._answer(chunks)
         await self._link.drained()
@@ -106,6 +109,7 @@ class AsyncServer:
         """Take frames until the parent is gone; then end everything."""
         while frames := await self._link.read():
             hurry = sum([not self._take(nursery, frame) for frame in frames])
+            self._service.rest()
             frames.clear()  # and with them memory that is to be given back when it is not used any more
             if not (hurry or self._parent.is_near):
                 await rest(self._parent)
@@ -159,15 +163,19 @@ class AsyncServer:
         try:
             kind, work = self._service.open(frame)
         except BaseException as exc:
+            self._service.note(BEGIN, ident)
+            self._service.note(END | ERROR << KIND_SHIFT, ident)
             self._answer(self._service.encode(ERROR, ident, exc))
             return
         if kind != STREAM and not is_async(work[0]):
             # Here and now: while it blocks the loop, none of those behind it has begun, and no answer
             # would go out, nor be heard at all if it is the end of this process.
             self._link.flush_whole()
+            self._service.began = perf_counter()
             self._service.serve(ident, kind, work, self._context.copy(), self._answer)
             return
         self._scopes[ident] = scope = trio.CancelScope()
+        self._service.note(BEGIN, ident)
         # What `init` has set holds in each call; what another call has set does not.
         self._context.run(nursery.start_soon, self._serve_call, nursery, ident, kind, work, scope)
 
@@ -209,10 +217,13 @@ class AsyncServer:
         del self._scopes[ident]
         if port is not None and kind != STREAM:
             answer, value = self._service.finish(answer, value)
-        self._answer(self._service.encode(answer, ident, value))
+        chunks = self._service.encode(answer, ident, value)
+        self._service.note(END | answer << KIND_SHIFT, ident)
+        self._answer(chunks)
         del value  # an error holds this frame, which must not hold the error
         self._begin_queued(nursery)
         if not self._scopes:
+            self._service.rest()
             self._idle.set()
 
     def _begin_queued(self, nursery: trio.Nursery) -> None:

@@ -38,7 +38,8 @@ from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import BlockingLink, Link, SocketPipe, send_fds
 from ._memory import Page
-from ._messages import ADDRESS, DEFINE, FAILED, LOG, SPEC, Chunk, Spec
+from ._messages import ADDRESS, DEFINE, FAILED, LOG, RECORD, SPEC, Chunk, Spec
+from ._notes import Notes, set_isolate_notes, take_over
 from ._pickling import Codec
 from ._service import Service
 from ._side import SocketSide
@@ -205,7 +206,8 @@ def _serve(
     *,
     is_data_only: bool,
 ) -> None:
-    bulk = Bulk(SocketSide(side))
+    beside = SocketSide(side)
+    bulk = Bulk(beside)
     link = BlockingLink(sock, find=bulk.find)
     namespaces = _namespaces()
     identities = Identities()
@@ -213,8 +215,10 @@ def _serve(
     title = f"isolate {name!r} (pid {os.getpid()})"
     interrupter = Interrupter(page)
     interrupter.install()
-    path, body, buffers = _read_spec(link, codec)
+    path, notes, body, buffers = _read_spec(link, codec, beside)
     exchange = Exchange(path, name=name, namespaces=namespaces, identities=identities)
+    exchange.notes = notes
+    set_isolate_notes(notes)
     exchange.expect_parent(codec, bulk)
     set_process_exchange(exchange)
     try:
@@ -233,16 +237,22 @@ def _serve(
         trio.run(_serve_async, service, sock, bulk)
 
 
-def _read_spec(link: BlockingLink, codec: Codec) -> tuple[bytes, Chunk, Any]:
+def _read_spec(
+    link: BlockingLink, codec: Codec, beside: SocketSide
+) -> tuple[bytes, Notes | None, Chunk, Any]:
     path = b""
+    notes: Notes | None = None
     while frames := link.read():
         for kind, ident, body, buffers in frames:
             if kind == DEFINE:
                 codec.define(ident, bytes(body))
             elif kind == ADDRESS:
                 path = bytes(body)
+            elif kind == RECORD:
+                taken = take_over(beside, ident, bytes(body), path)
+                notes = None if taken is None else taken[0]
             elif kind == SPEC:
-                return path, body, buffers
+                return path, notes, body, buffers
     raise ConnectionResetError("the parent is gone")
 
 
@@ -266,6 +276,7 @@ async def _serve_async(service: Service, sock: socket.socket, bulk: Bulk) -> Non
             link.write(chunks, now=True)
         while not link.flush():
             select.select([], [sock], [])
+        service.write_notes()
         end_others()
         os._exit(0)
 

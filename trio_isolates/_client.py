@@ -18,7 +18,9 @@ from ._call import Call, Counts, items, rename
 from ._calls import Calls
 from ._errors import IsolateError, ProtocolError, RemoteError, UnsendableError
 from ._isolate import Isolate
-from ._messages import CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Buffer, Chunk
+from ._messages import CALL, CANCEL, CANCELLED, CHUNK, DROPPED, ERROR, VALUE, Buffer, Chunk
+from ._notes import CANCEL as NOTE_CANCEL
+from ._notes import INTERRUPT, KIND_SHIFT, MOST_NUMBERS, NEVER, REPLY, REQUEST, WITHDRAWN
 from ._options import Options
 from ._resident import resident_bytes
 from ._service import Methods, describe_call
@@ -51,6 +53,7 @@ class Client:
     ) -> None:
         self._options = options
         self._counts = counts
+        self._runs = counts.runs.new  # sorted in place
         self._on_room = on_room
         self._on_death = on_death
         self._on_return = on_return
@@ -67,6 +70,7 @@ class Client:
             on_room=lambda: on_room(self),
             on_error=on_error,
         )
+        self._load = self.isolate.load if options.spec.changes.is_data_only else self.isolate.codec.loads
         self.load = 0  # calls sent and unanswered
         self.given = 0  # calls sent so far
         self.keys: set[Hashable] = set()  # of the calls that come here
@@ -106,17 +110,21 @@ class Client:
             if pickled[1]:
                 call.spares = twins(pickled[1])
             ident = self._calls.next_ident
+            now = perf_counter()
             self.isolate.send(call.kind, ident, *pickled, now=len(self._calls) < _EAGER)
         except UnsendableError as exc:
             rename(exc, call.kind, call.payload, isinstance(self._options.spec.handler, Methods))
             raise
         call.client = self
         call.ident = self._calls.add(call)
-        call.sent = now = perf_counter()
+        call.sent = now
         if not self.load:
             self._busy_from = now
         self.load += 1
         self.given += 1 if call.kind != CHUNK else items(call)
+        if (chronicle := self.isolate.chronicle) is not None:
+            about = chronicle.usual if call.kind == CALL else 0
+            chronicle.take((now, REQUEST, ident, about or chronicle.about(call.kind, call.payload)))
 
     def open(self) -> None:
         """It is ready for calls."""
@@ -156,24 +164,23 @@ class Client:
         if self._is_serial and self._last_answer > start:  # it stood behind another one there
             start = self._last_answer
         self._last_answer = now
-        runs, waits = self._counts.runs, self._counts.waits
-        runs.new.append(now - start)
-        if len(runs.new) >= _MANY:
-            runs.sort()
+        runs = self._runs
+        runs.append(now - start)
+        if len(runs) >= _MANY:
+            self._counts.runs.sort()
         if call.made:
+            waits = self._counts.waits
             waits.new.append(call.sent - call.made)
             if len(waits.new) >= _MANY:
                 waits.sort()
-        else:
-            waits.zeros += 1
         if self._room is not None:
             self._learn(self._room, now - start)
 
-    def _weigh(self, now: float) -> None:
-        if self.max_memory is not None and self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
+    def _weigh(self, now: float, most: int) -> None:
+        if self.is_open and now - self._weighed > _BETWEEN_WEIGHINGS:
             self._weighed = now
             pid, segments = self.isolate.pid, self.isolate.mapped_bytes
-            if pid is not None and resident_bytes(pid, segments) > self.max_memory:
+            if pid is not None and resident_bytes(pid, segments) > most:
                 self._on_heavy(self)
 
     def _free(self) -> None:
@@ -194,9 +201,9 @@ class Client:
 
     @property
     def has_room(self) -> bool:
-        if not self.is_open or len(self._taken_back) >= _MOST_TAKEN_BACK:
+        if not self.is_open or self.load >= self.limit or self.isolate.link.is_full:
             return False
-        return self.load < self.limit and not self.isolate.link.is_full
+        return len(self._taken_back) < _MOST_TAKEN_BACK
 
     # Calls that another isolate could begin sooner.
 
@@ -220,6 +227,7 @@ class Client:
         return None
 
     def _take_off(self, call: Call) -> None:
+        self._note(WITHDRAWN, call)
         self._less_load(perf_counter())
         self.given -= items(call)
         call.go_back()
@@ -238,33 +246,56 @@ class Client:
             self._taken_back.discard(ident)
             self._on_room(self)
             return
-        if kind == DROPPED and call.is_asked_back and call.raise_cancel is None and not call.is_settled:
-            self._take_off(call)
-            self._on_return(call)
-            self._free()
+        if kind == DROPPED and self._takes_back(call):
             return
-        if kind == DROPPED:
-            call.take_back()
-        if call.ctrl_c and call.raise_cancel is not None:  # Trio has forgotten it: it must not be lost
-            result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
-        elif kind == VALUE:
+        if kind == VALUE and not call.ctrl_c:  # by far the most
             try:
-                result = outcome.Value(self.isolate.load(body, buffers))
+                result: outcome.Outcome[Any] = outcome.Value(self._load(body, buffers))
             except BaseException as exc:
                 result = outcome.Error(exc)
-        elif kind == ERROR:
-            result = outcome.Error(self.isolate.load_error(body, buffers))
-        elif call.raise_cancel is not None:
-            result = outcome.capture(call.raise_cancel)
         else:
-            result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
+            result = self._open(call, kind, body, buffers)
         self._settle(call, result, cancelled=kind in (CANCELLED, DROPPED))
         now = perf_counter()
+        if (chronicle := self.isolate.chronicle) is not None:
+            about = chronicle.about_result(kind, result) if chronicle.keeps_values else chronicle.number
+            chronicle.take((now, REPLY | kind << KIND_SHIFT, ident, about))
+            if len(chronicle.numbers) > MOST_NUMBERS:
+                chronicle.flush()
         if kind != DROPPED:
             self._take_time(call, now)
-        self._less_load(now)
-        self._weigh(now)
+        if self.max_memory is not None:
+            self._weigh(now, self.max_memory)
+        # As `_less_load` and `_free` do it; here it is done for each call.
+        self.load -= 1
+        if not self.load:
+            self._counts.busy += now - self._busy_from
+        if self.is_open:
+            self._on_room(self)
+        elif not self.load:
+            self.spent.set()
+
+    def _open(self, call: Call, kind: int, body: Chunk, buffers: Sequence[Buffer]) -> outcome.Outcome[Any]:
+        """Return what the caller gets by an answer."""
+        is_stopped = kind not in (VALUE, ERROR)
+        if call.raise_cancel is not None and (is_stopped or call.ctrl_c):
+            # After a Ctrl-C it is: Trio has forgotten that, and it must not be lost.
+            result: outcome.Outcome[Any] = outcome.capture(call.raise_cancel)
+        elif is_stopped:
+            result = outcome.Error(RemoteError("trio_isolates.CallInterrupted", "nobody cancelled it"))
+        else:
+            result = outcome.Error(self.isolate.load_error(body, buffers))
+        return result
+
+    def _takes_back(self, call: Call) -> bool:
+        """The isolate has dropped a call: return True if it was asked to, and it goes to another one."""
+        if not call.is_asked_back or call.raise_cancel is not None or call.is_settled:
+            call.take_back()
+            return False
+        self._take_off(call)
+        self._on_return(call)
         self._free()
+        return True
 
     def _wants(self, ident: int) -> Callable[[], bool]:
         """Somebody wants an answer until he is cancelled; or all the same, if he was before it came."""
@@ -291,6 +322,7 @@ class Client:
     def _drop(self, call: Call, why: Callable[[], Any]) -> None:
         """Settle a call that never begins."""
         if not call.is_settled:
+            self._note(NEVER, call)
             call.take_back()
             self._settle(call, outcome.capture(why), cancelled=True)
 
@@ -298,6 +330,7 @@ class Client:
 
     def abort(self, call: Call) -> trio.lowlevel.Abort:
         """The caller was cancelled: it is let go at once only if its call certainly never begins."""
+        self._note(NOTE_CANCEL, call)
         if call.raise_cancel is not None:
             # Raised before anybody can know of it, so that a second Ctrl-C can be told from the one
             # that came here.
@@ -309,6 +342,7 @@ class Client:
         if call.ident == self.isolate.building:
             return trio.lowlevel.Abort.FAILED  # it ends when the building has stopped
         if not self.isolate.host.page.cancel(call.ident):
+            self._note(NEVER, call)
             call.is_settled = True
             call.take_back()
             self._counts.cancelled += 1
@@ -349,6 +383,7 @@ class Client:
     async def _interrupt_until(self, call: Call, settled: trio.Event) -> None:
         host, wait = self.isolate.host, _FIRST_REPEAT
         while not settled.is_set() and not _ctrl_c_waits():
+            self._note(INTERRUPT, call)
             host.interrupt()
             with trio.move_on_after(wait):
                 await settled.wait()
@@ -378,12 +413,18 @@ class Client:
             with trio.move_on_after(grace):
                 await call.settled.wait()
 
+    def _note(self, what: int, call: Call) -> None:
+        if (chronicle := self.isolate.chronicle) is not None:
+            chronicle.note(what, call.ident)
+
     # The end.
 
     def _died(self) -> None:
         """Settle whatever is unanswered, now that nothing of it can still be running."""
         isolate = self.isolate
         self.is_open = False
+        if isolate.chronicle is not None and self._calls.next_ident > 1 and not isolate.has_said_bye:
+            isolate.chronicle.begun(isolate.host.page)
         busy, manned = self.times()
         self._counts.busy += busy
         self._counts.manned += manned

@@ -39,6 +39,7 @@ from ._messages import (
     Buffer,
     Chunk,
 )
+from ._notes import Notes, notes_of_run
 from ._peers import ENVELOPE, Neighbour, Path, Peer, Window, nowhere
 from ._pickling import Codec
 from ._wire import encode
@@ -77,6 +78,7 @@ class Exchange:
         self.identities = identities or Identities()
         self._thread = threading.get_ident()
         self.path = path or os.urandom(8)
+        self.notes = notes_of_run(self.path) if path is None else None
         self.name = name
         self.pid = pid or os.getpid()
         self.parent: Neighbour | None = None
@@ -175,7 +177,8 @@ class Exchange:
         return self._peer(path).window(number, size)
 
     def _make_peer(self, path: Path, codec: Codec, way: Neighbour | None) -> Peer:
-        return Peer(self.path, path, codec, way, self.accept)
+        notes = None if path == self.path else self.open_notes()
+        return Peer(self.path, path, codec, way, self.accept, notes=notes)
 
     def _keep(self, peer: Peer) -> None:
         """Something is said to it, or has come from it: the codecs at both ends remember that now."""
@@ -206,6 +209,10 @@ class Exchange:
         if path.startswith(self.path):
             return self._children.get(path[: len(self.path) + _STEP])
         return self.parent
+
+    def open_notes(self) -> Notes | None:
+        """Return the notes that are being taken here; None if nobody wants any."""
+        return None if self.notes is None or self.notes.is_over else self.notes
 
     # Neighbours.
 

@@ -46,6 +46,8 @@ def adopt_exchange(exchange: Exchange) -> None:
     """Make it the exchange of this Trio run."""
     _of_run.set(exchange)
     exchange.wake = partial(run_soon, trio.lowlevel.current_trio_token(), exchange.sweep)
+    if exchange.notes is not None and exchange.parent is not None:
+        exchange.notes.soon = exchange.soon
 
 
 def current_exchange() -> Exchange:

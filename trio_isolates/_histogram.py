@@ -42,14 +42,12 @@ class Histogram:
     """Seconds in, `Durations` out.
 
     new: append to it how long something took; somebody must call `sort` before it becomes too long.
-    zeros: add one for what took no time at all.
     """
 
-    __slots__ = ("_buckets", "_max", "new", "zeros")
+    __slots__ = ("_buckets", "_max", "new")
 
     def __init__(self) -> None:
         self._buckets = array("Q", bytes(8 * _BUCKETS))
-        self.zeros = 0
         self._max = 0.0
         self.new: list[float] = []
 
@@ -69,14 +67,19 @@ class Histogram:
         if new:
             self._max = max(self._max, new[-1])
 
-    def durations(self) -> Durations:
+    @property
+    def count(self) -> int:
+        return sum(self._buckets) + len(self.new)
+
+    def durations(self, of: int | None = None) -> Durations:
+        """of: how many there were, if those that took no time at all are not here."""
         self.sort()
-        count = self.zeros + sum(self._buckets)
+        count = self.count if of is None else of
         if not count:
             return Durations()
         ranks = [math.ceil(count * part) for part in (0.5, 0.9, 0.99)]
         found: list[float] = []
-        passed = self.zeros
+        passed = count - self.count
         for index, more in enumerate(self._buckets, -1):
             while len(found) < len(ranks) and passed >= ranks[len(found)]:
                 found.append(0.0 if index < 0 else min(_LEAST * _GROWTH ** (index + 0.5), self._max))

@@ -10,6 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, Protocol, final
 
 import outcome
@@ -18,6 +19,7 @@ from attrs import define
 
 from ._errors import CallInterrupted, UnsendableError
 from ._messages import CREDIT, SHUT
+from ._notes import TAKEN
 from ._peers import Peer
 
 COUNT: Final = struct.Struct("<I")
@@ -65,6 +67,7 @@ class Inbox:
         self.number = number
         self.size = size
         self.is_closed = False
+        self._is_noted = False  # that the next message is received
         self._is_serving = False
         self._has_failed = False  # the handler, so that it is not called again
         self._low = size // 4
@@ -94,7 +97,7 @@ class Inbox:
         account = self.account(peer)
         if self.receiver is not None and not self._owner.is_paused and not self._buffer:
             receiver, self.receiver = self.receiver, None
-            self._took(account)
+            self._took(account, item)
             receiver(outcome.Error(item.error) if type(item) is Unopened else outcome.Value(item))
             return False
         self._buffer.append((account, item))
@@ -124,15 +127,27 @@ class Inbox:
     def pop(self) -> Any:
         """Take the next message out. There must be one. Raises `UnsendableError` in its place."""
         account, item = self._buffer.popleft()
-        self._took(account)
+        self._took(account, item)
         if len(self._buffer) == self._low and account.peer.neighbour is not None:
             account.peer.neighbour.read_on()
         if type(item) is Unopened:
             raise item.error
         return item
 
-    def _took(self, account: Account) -> None:
+    def note_next(self) -> None:
+        """Note that the next message is received, before it is: what it brings about may be the end."""
+        account, item = self._buffer[0]
+        if account.peer.notes is not None and not self._is_noted:
+            self._is_noted = True
+            account.peer.note(perf_counter(), TAKEN, self.number, item)
+            account.peer.notes.rest()
+
+    def _took(self, account: Account, item: object) -> None:
         account.taken += 1
+        if self._is_noted:
+            self._is_noted = False
+        elif account.peer.notes is not None:
+            account.peer.note(perf_counter(), TAKEN, self.number, item)
         if 2 * account.taken >= self.size:
             self.pay(account)
         elif account.is_waiting:

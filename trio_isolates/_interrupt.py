@@ -34,7 +34,7 @@ _IMPORT: Final = frozenset(
 _OURS: Final = frozenset(
     f"{__package__}.{name}"
     for name in {"_boot", "_bulk", "_by_value", "_direct", "_entry", "_exceptions", "_exchange"}
-    | {"_identities", "_inbox", "_interrupt", "_link", "_memory", "_peers", "_pickling"}
+    | {"_identities", "_inbox", "_interrupt", "_link", "_memory", "_notes", "_peers", "_pickling"}
     | {
         "_ports",
         "_progress",

@@ -10,12 +10,14 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, cast, final
 
 import trio
 
 from ._building import Builder
+from ._chronicle import Chronicle
 from ._data import Data, load_data_error, load_record
 from ._deaths import Death, EndedEarly
 from ._engine import Engine, Host
@@ -42,6 +44,7 @@ from ._messages import (
     PING,
     PONG,
     READY,
+    RECORD,
     SPEC,
     STATE,
     VALUE,
@@ -50,9 +53,11 @@ from ._messages import (
     Mode,
     Spec,
 )
+from ._notes import CLOSE as NOTE_CLOSE
+from ._notes import KILL
 from ._options import GcPolicy
 from ._pace import pay_debts, rest
-from ._peers import Neighbour, nowhere
+from ._peers import Neighbour, child_number, nowhere
 from ._pickling import Codec
 from ._unpickling import LARGE
 from ._wire import encode, encode_definitions
@@ -89,7 +94,11 @@ class Isolate:
         self.name = spec.name
         self._exchange = current_exchange()
         self.codec = Codec(side=0, identities=self._exchange.identities)
-        self._neighbour = Neighbour(self._exchange.next_path(), self.codec, self._write, on_error)
+        path = self._exchange.next_path()
+        self._neighbour = Neighbour(path, self.codec, self._write, on_error)
+        self.number = child_number(path)
+        notes = self._exchange.open_notes()
+        self.chronicle = None if notes is None else Chronicle(notes, self.number, spec.handler)
         self._pings: dict[int, trio.Event] = {}
         self._pinged = 0
         self.on_fault: Callable[[BaseException], None] = traceback.print_exception
@@ -120,7 +129,7 @@ class Isolate:
         self._read_all = trio.Event()
         self._was_killed = False
         self._gives_up = False  # what has come and is not built yet
-        self._has_said_bye = False
+        self.has_said_bye = False
         self._scope = trio.CancelScope(shield=True)
 
     @property
@@ -151,6 +160,8 @@ class Isolate:
     async def run(self) -> None:
         """Start the isolate, keep its link going, and return when it is gone."""
         failure: BaseException | None = None
+        if self.chronicle is not None:
+            self.chronicle.spawn(self.name)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -168,6 +179,7 @@ class Isolate:
                 if self.death is None:
                     exitcode = failure.exitcode if isinstance(failure, EndedEarly) else None
                     self.death = Death(self.pid, exitcode)
+                    self._note_death(self.death)
                     self._on_death()
             finally:
                 self._settled.set()
@@ -196,6 +208,9 @@ class Isolate:
         nursery.start_soon(self._read, link)
         nursery.start_soon(pay_debts, neighbour)
         self.send(ADDRESS, 0, [neighbour.path])
+        if self.chronicle is not None and host.bulk.side is not None:
+            with suppress(OSError):  # no descriptors left: it goes on unrecorded
+                self.send(RECORD, *self.chronicle.share(host.bulk.side))
         self.send(SPEC, 0, *self._spec)
         if self.was_told_to_end and not self.is_ready:
             host.kill()
@@ -210,8 +225,9 @@ class Isolate:
         if self._was_killed:  # that explains it
             death = Death(death.pid, death.exitcode, death.stderr_tail)
         self.death = death
-        self.died_unasked = self.is_ready and not self._was_killed and not self._has_said_bye
+        self.died_unasked = self.is_ready and not self._was_killed and not self.has_said_bye
         self._exchange.disconnect(neighbour)
+        self._note_death(death)
         self._on_death()
         host.release()
         nursery.cancel_scope.cancel()
@@ -284,21 +300,14 @@ class Isolate:
         if kind == DEFINE and not self._is_data_only:
             self.codec.define(ident, bytes(body))
         elif kind == READY:
-            if self.death is not None:  # heard too late: everybody has been told of the death already
-                return
-            self.mode = "sync" if bytes(body) == b"sync" else "async"
-            self.concurrency = ident or None
-            self.is_ready = True
-            if self.mode == "async":  # sync code may not read for long, and who writes to it would be stuck
-                self._neighbour.hand_over = self.host.hand_over
-            self._settled.set()
+            self._take_ready(ident, body)
         elif kind == FAILED:
             self.cause = self._load_error(body, buffers)
             self._failed_step = _STEPS[ident]
             self.host.kill()  # it may have left threads behind that would keep it
             self.was_told_to_end = True
         elif kind == BYE:
-            self._has_said_bye = True
+            self.has_said_bye = True
             if len(body):
                 self.teardown_error = self._load_error(body, buffers)
         elif kind == LOG:
@@ -310,6 +319,18 @@ class Isolate:
                 answered.set()
         else:
             raise ProtocolError(f"a frame of kind {kind} does not go this way")
+
+    def _take_ready(self, concurrency: int, mode: Chunk) -> None:
+        if self.death is not None:  # heard too late: everybody has been told of the death already
+            return
+        self.mode = "sync" if bytes(mode) == b"sync" else "async"
+        self.concurrency = concurrency or None
+        self.is_ready = True
+        if self.chronicle is not None:
+            self.chronicle.ready(self.pid, is_serial=self.mode == "sync")
+        if self.mode == "async":  # sync code may not read for long, and who writes to it would be stuck
+            self._neighbour.hand_over = self.host.hand_over
+        self._settled.set()
 
     def load(self, body: Chunk, buffers: Sequence[Buffer]) -> Any:
         """Unpickle a message; of one that is data-only, return `Data`. Raises `UnsendableError`."""
@@ -408,6 +429,8 @@ class Isolate:
 
         reads_on: what it has said until then is taken, however long that is to be built.
         """
+        if self.chronicle is not None and not self._was_killed and self.death is None:
+            self.chronicle.note(KILL)
         self.was_told_to_end = True
         self._was_killed = True
         self._gives_up = self._gives_up or not reads_on
@@ -421,12 +444,25 @@ class Isolate:
         """Have it tear down and end; kill it if it has not after `grace` seconds. No call may be open."""
         if self.death is None and self.is_ready:
             self.was_told_to_end = True
+            if self.chronicle is not None:
+                self.chronicle.note(NOTE_CLOSE)
             self.send(CLOSE, 0, [b""])
             with trio.move_on_after(grace):
                 await self._gone.wait()
         if not self._gone.is_set():
             self.kill()
             await self._gone.wait()
+
+    def take_place_of(self, number: int) -> int:
+        """Note that it takes the place of another isolate, 0: of none; return its own number."""
+        if self.chronicle is not None:
+            self.chronicle.restart(number)
+        return self.number
+
+    def _note_death(self, death: Death) -> None:
+        if self.chronicle is not None:
+            was_asked = self.was_told_to_end or self.has_said_bye
+            self.chronicle.death(death, was_killed=self._was_killed, was_asked=was_asked)
 
     def died(self, *, maybe_executed: bool, call: str | None = None, ident: int = 0) -> IsolateDied:
         """Return a new exception that says how the isolate ended, in the middle of which call if in any."""

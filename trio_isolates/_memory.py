@@ -25,7 +25,7 @@ TAIL_SIZE: Final = 64 << 10
 PAGE_SIZE: Final = _TAIL_AT + TAIL_SIZE
 
 
-def _memory_file(name: str) -> int:
+def memory_file(name: str) -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC)
     fd, path = tempfile.mkstemp(prefix="trio-isolates-")
@@ -82,7 +82,7 @@ class Page:
     @classmethod
     def create(cls, beside: bytes) -> Page:
         """Return a new page whose `fd` another process can inherit; `beside` lies behind the page."""
-        fd = _memory_file("trio_isolates")
+        fd = memory_file("trio_isolates")
         try:
             os.ftruncate(fd, PAGE_SIZE)
             done = 0

@@ -68,10 +68,12 @@ INTRODUCE: Final = (
 )
 SWITCH: Final = 47  # from one of these to the other, the last relayed frame: the socket is used from now on
 
+RECORD: Final = 48  # parent to isolate: note what happens, in the file handed over under this ident
+
 KINDS: Final = (
     frozenset(range(CALL, DEFINE + 1))
     | frozenset(range(VALUE, LOG + 1))
-    | frozenset(range(MESSAGE, SWITCH + 1))
+    | frozenset(range(MESSAGE, RECORD + 1))
 )
 
 INIT: Final = 1

@@ -259,6 +259,11 @@ class Isolate(Generic[T_co]):
         return error
 
 
+def take_place(isolate: Isolate[Any], number: int) -> int:
+    """Note that it takes the place of another one, if that had a number; return its own."""
+    return number if isolate._isolate is None else isolate._isolate.take_place_of(number)
+
+
 @overload
 def open_isolate(
     entry: str,

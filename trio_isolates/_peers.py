@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Any, Final, Protocol, TypeAlias, final
 from weakref import WeakValueDictionary
 
@@ -20,6 +21,7 @@ from attrs import define, field
 from ._bulk import Bulk
 from ._errors import UnsendableError
 from ._messages import DEFINE, MESSAGE, RELAY, WAITING, Buffer, Chunk
+from ._notes import LABEL_SHIFT, MOST_NUMBERS, SENT, Notes
 from ._pickling import Codec, Pickled
 from ._shared_buffer import own
 from ._wire import encode, encode_definitions
@@ -29,6 +31,11 @@ Path: TypeAlias = bytes
 
 ENVELOPE: Final = struct.Struct("<BQHH")  # kind and ident of the frame, lengths of destination and source
 _NOTHING: Final[Pickled] = ([b""], [], [])
+
+
+def child_number(path: Path) -> int:
+    """Return the number of an isolate among the children of its parent."""
+    return int.from_bytes(path[-4:], "little")
 
 
 def nowhere(_chunks: list[Chunk], _now: bool) -> None:
@@ -117,11 +124,14 @@ class Window:
         self.in_flight += 1
         if self.in_flight == 1:
             peer.busy.add(self)
+        now = 0.0 if peer.notes is None else perf_counter()
         try:
             peer.send(MESSAGE, self.number, pickled)
         except UnsendableError:
             self.credit(1)
             raise
+        if now:
+            peer.note(now, SENT, self.number, value)
 
     def ask(self) -> None:
         """Tell the port that somebody waits here: places are to be given back one by one, not by and by."""
@@ -178,8 +188,23 @@ class Peer:
     accept: Callable[[Peer, int, int, Chunk, Sequence[Buffer]], object]
     is_gone: bool = False
     keep: Callable[[Peer], None] | None = None  # told when something is said to it for the first time
+    notes: Notes | None = None  # of this isolate, about messages to and from the other
+    label: int = 0  # of its path there
     windows: WeakValueDictionary[int, Window] = field(factory=WeakValueDictionary[int, Window])
     busy: set[Window] = field(factory=set[Window])  # kept, as they have messages out
+
+    def note(self, now: float, what: int, number: int, message: object) -> None:
+        """Note that a message was sent there, or received from there. There must be notes."""
+        notes = self.notes
+        assert notes is not None
+        about = self.label = self.label or notes.label(self.path)
+        if notes.keeps_values:
+            about |= notes.label_value(message) << LABEL_SHIFT
+        notes.take((now, what, number, about))
+        if not notes.has_messages:
+            notes.expect_rest()
+        elif len(notes.numbers) > MOST_NUMBERS:
+            notes.flush()
 
     def window(self, number: int, size: int) -> Window:
         window = self.windows.get(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 # pyright: reportPrivateUsage=false
 # (ports show users nothing of what they are made of, but know it of each other)
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
 import outcome
@@ -20,6 +21,7 @@ from ._functions import is_async
 from ._here import current_exchange
 from ._inbox import Inbox
 from ._interrupt import interruptible
+from ._notes import STREAM_PORT
 from ._peers import Path, Window
 
 T_co = TypeVar("T_co", covariant=True)
@@ -264,8 +266,12 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         """
         self._exchange.check_thread()
         block = _check_sync(self._exchange)
+        has_waited = False
         while not self._check().has_item:
+            has_waited = True
             block()
+        if has_waited and self._exchange.notes is not None:
+            self._inbox.note_next()
         message: T_co = self._inbox.pop()
         return message
 
@@ -305,6 +311,12 @@ class ReceivePort(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
     def statistics(self) -> PortStatistics:
         """Return a record of how full the port is."""
         return PortStatistics(self._inbox.buffered, self._inbox.size, self._inbox.waiting_senders)
+
+
+def note_stream(port: ReceivePort[Any]) -> None:
+    """Note, if there is a recording, that what comes here are the items of a stream."""
+    if (notes := port._exchange.open_notes()) is not None:
+        notes.take((perf_counter(), STREAM_PORT, port._inbox.number, 0))
 
 
 @final

@@ -29,6 +29,7 @@ class _Post:
 
     number: int
     client: Client | None = None
+    last: int = 0  # the number of the isolate that was here last
     is_dropped: bool = False
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     settled: trio.Event = field(factory=trio.Event)
@@ -173,6 +174,7 @@ class Posts:
         assert self._nursery is not None
         self.all.append(client)
         post.client = client
+        post.last = client.isolate.take_place_of(post.last)
         self._nursery.start_soon(client.run)
         try:
             await client.isolate.wait_ready()

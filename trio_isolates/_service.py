@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import frozen
@@ -45,6 +46,7 @@ from ._messages import (
     Mode,
     Spec,
 )
+from ._notes import END, KIND_SHIFT, short
 from ._peers import Neighbour
 from ._pickling import Codec, Pickled
 from ._ports import SendPort
@@ -103,6 +105,17 @@ def describe_call(handler: object, kind: int, payload: Any) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
+def describe_args(kind: int, payload: Any) -> str:
+    """Return a short text for the arguments of a call."""
+    if kind == EXTENDED:
+        kind, payload = payload[:2]
+    if kind == CHUNK:
+        count = len(payload[1][0])
+        return f"({count} item{'' if count == 1 else 's'})"
+    args = payload if kind in (CALL, STREAM) else payload[1]
+    return f"({', '.join(map(short, args))})"
+
+
 def not_async(function: Callable[..., Any], coroutine: Coroutine[Any, Any, Any]) -> TypeError:
     coroutine.close()
     return TypeError(
@@ -158,6 +171,8 @@ class Service:
             raise TypeError(f"concurrency= is for async handlers; {spec.handler!r} is a sync one")
         self.mode: Mode = "sync" if is_sync and may_block else "async"
         self.concurrency = 1 if is_sync else spec.concurrency
+        self.notes = exchange.notes
+        self.began = 0.0  # when the sync function that runs was begun, if there are notes
         self._state: tuple[Any, ...] = ()
         self._step = 0
         if spec.is_entry and self.handler is not None:
@@ -170,6 +185,21 @@ class Service:
         assert parent is not None
         parent.write, parent.is_near = write, is_near
         return parent
+
+    def note(self, what: int, ident: int = 0) -> None:
+        """Note it, if this isolate is recorded."""
+        if self.notes is not None:
+            self.notes.take((perf_counter(), what, ident, 0))
+
+    def rest(self) -> None:
+        """Nothing is to be done for now."""
+        if self.notes is not None:
+            self.notes.rest()
+
+    def write_notes(self) -> None:
+        """Write down what was noted, before it may be too late."""
+        if self.notes is not None:
+            self.notes.flush()
 
     def setup(self) -> Iterator[Callable[..., Any]]:
         """Give the functions to call before READY, in order; the result of each goes to `keep`."""
@@ -248,7 +278,10 @@ class Service:
             answer, value = ERROR, not_async(function, value)
         if port is not None and kind != STREAM:
             answer, value = context.run(self.finish, answer, value)
-        send(self.encode(answer, ident, value))
+        chunks = self.encode(answer, ident, value)
+        if self.notes is not None:
+            self.notes.take((perf_counter(), END | answer << KIND_SHIFT, ident, self.began))
+        send(chunks)
         del value  # an error holds this frame, which must not hold the error
 
     def explain(self, error: object, function: object) -> None:

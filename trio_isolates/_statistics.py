@@ -80,7 +80,7 @@ def pool_statistics(crew: Crew) -> PoolStatistics:
         retried=counts.retried,
         recycled=crew.posts.recycled,
         busy=busy / manned if manned else 0.0,
-        wait_time=counts.waits.durations(),
+        wait_time=counts.waits.durations(of=counts.runs.count),
         run_time=counts.runs.durations(),
         **count(crew),
     )

@@ -16,7 +16,7 @@ import trio
 
 from ._functions import is_async
 from ._messages import STREAM
-from ._ports import ReceivePort
+from ._ports import ReceivePort, note_stream
 from ._progress import WINDOW as PROGRESS_WINDOW
 from ._supervisor import Crew, only
 
@@ -32,6 +32,7 @@ class Items(trio.abc.ReceiveChannel[Any]):
 
     def __init__(self) -> None:
         self._port: ReceivePort[Any] = ReceivePort(STREAM_WINDOW)
+        note_stream(self._port)
         self._end: outcome.Outcome[Any] | None = None
         self._is_closed = False
 

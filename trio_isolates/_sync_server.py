@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, final
 
 import trio
@@ -39,6 +40,7 @@ from ._messages import (
     Chunk,
     Frame,
 )
+from ._notes import BEGIN, END, GO_ON, KIND_SHIFT, WAIT
 from ._service import Service, checked
 from ._wire import encode
 
@@ -80,6 +82,7 @@ class SyncServer:
                 self._call_alone(teardown)
         except BaseException as exc:
             outcome = exc
+        service.write_notes()
         self._answer(service.encode(BYE, 0, outcome))
 
     def _serve(self) -> bool:
@@ -124,9 +127,13 @@ class SyncServer:
     @interruptible
     def block(self) -> None:
         """Wait for frames, in the middle of a call, and take them."""
-        self._settle()
-        if not self._untaken:
-            self._link.wait_readable()
+        self._service.note(WAIT)
+        try:
+            self._settle()
+            if not self._untaken:
+                self._link.wait_readable()
+        finally:
+            self._service.note(GO_ON)
         if not self._read():
             raise ConnectionResetError("the parent is gone")
         self._service.exchange.raise_failure()
@@ -144,10 +151,12 @@ class SyncServer:
     def _settle(self) -> None:
         self._service.exchange.sweep()
         self._parent.pay()
+        self._service.rest()
 
     def _exit(self) -> None:
         for chunks in self._service.last_words():
             self._answer(chunks)
+        self._service.write_notes()
         end_others()
         os._exit(0)
 
@@ -161,9 +170,13 @@ class SyncServer:
         if not self._window.begin(ident):
             self._answer(encode(DROPPED, ident))
             return
+        if service.notes is not None:
+            service.began = perf_counter()
         try:
             kind, (function, args, kwargs, values, port) = service.open(frame)
         except BaseException as exc:
+            service.note(BEGIN, ident)
+            service.note(END | ERROR << KIND_SHIFT, ident)
             self._answer(service.encode(ERROR, ident, exc))
             return
         if kind == STREAM:

@@ -30,7 +30,7 @@ from ._child_spec import (
 )
 from ._errors import IsolateSpawnError, RestartLimitExceeded, UnsendableError
 from ._here import BELONGS, check_in_trio
-from ._open_isolate import Isolate, open_isolate
+from ._open_isolate import Isolate, open_isolate, take_place
 from ._pickling import Codec
 from ._restart import Restart
 from ._siblings import Siblings, Sweep
@@ -83,6 +83,7 @@ class Child:
         self._context = copy_context()  # each life begins where `start` was called, whoever starts it again
         self._life: _Life | None = None
         self._restarts = 0
+        self._number = 0  # of its last isolate, in a recording
         self._failure: BaseException | None = None
 
     def __reduce__(self) -> NoReturn:
@@ -260,6 +261,7 @@ class Supervisor:
         """Run it until its end; return what it has failed by."""
         opening = open_isolate(spec.entry, *spec.args, name=child.name, shutdown_grace=spec.shutdown)
         async with opening as life.isolate:
+            child._number = take_place(life.isolate, child._number)
             self._on_ready(child, life)
             try:
                 await life.isolate.wait()

@@ -33,7 +33,8 @@ from ._identities import Identities
 from ._interrupt import Interrupter
 from ._link import Link
 from ._memory import Page
-from ._messages import ADDRESS, DEFINE, ERROR, FAILED, SPEC, VALUE, Changes, Chunk, Frame, Spec
+from ._messages import ADDRESS, DEFINE, ERROR, FAILED, RECORD, SPEC, VALUE, Changes, Chunk, Frame, Spec
+from ._notes import File, Notes, take_over
 from ._open_worker import Worker
 from ._pickling import Codec
 from ._pool import Pool
@@ -188,9 +189,10 @@ class _InlineHost:
         self.pid = next(_pids)
         self.page = Page.local()
         self.pipe, self._far = _open_pipes()
-        side, far_side = NearSide.open_pair()
-        self.bulk, self._far_bulk = (Bulk(end, has_segments=False) for end in (side, far_side))
+        side, self._far_side = NearSide.open_pair()
+        self.bulk, self._far_bulk = (Bulk(end, has_segments=False) for end in (side, self._far_side))
         self._faults = faults
+        self._notes: tuple[Notes, File] | None = None
         self._scope = trio.CancelScope(shield=True)  # only `kill` ends it
         self._exitcode = 0
         self._is_exiting = trio.Event()
@@ -214,6 +216,10 @@ class _InlineHost:
         finally:
             self._far.close()
             self._far_bulk.close()
+            if self._notes is not None:
+                notes, file = self._notes
+                notes.flush()
+                file.close()
             self._stopping.set()
             self._ended.set()
 
@@ -222,11 +228,14 @@ class _InlineHost:
         link = Link(self._far, find=self._far_bulk.find)
         codec = Codec(side=1, identities=identities)
         title = f"isolate {self.name!r} (pid {self.pid})"
-        first = await _read_spec(link, codec)
+        first = await self._read_spec(link, codec)
         if first is None:
             return
         path, frame = first
         exchange = Exchange(path, name=self.name, pid=self.pid, identities=identities)
+        if self._notes is not None:
+            exchange.notes = self._notes[0]
+            exchange.notes.soon = exchange.soon
         exchange.expect_parent(codec, self._far_bulk)
         exchange_of_tasks.set(exchange)
         exchange.wake = partial(run_soon, trio.lowlevel.current_trio_token(), exchange.sweep)
@@ -247,6 +256,21 @@ class _InlineHost:
             nursery.start_soon(self._end_when_told, link)
             await AsyncServer(service, link).run()
             nursery.cancel_scope.cancel()
+
+    async def _read_spec(self, link: Link, codec: Codec) -> tuple[bytes, Frame] | None:
+        """Return where this isolate is and the frame that says what to serve; None if the parent is gone."""
+        path = b""
+        while frames := await link.read():
+            for frame in frames:
+                if frame[0] == DEFINE:
+                    codec.define(frame[1], bytes(frame[2]))
+                elif frame[0] == ADDRESS:
+                    path = bytes(frame[2])
+                elif frame[0] == RECORD:
+                    self._notes = take_over(self._far_side, frame[1], bytes(frame[2]), path)
+                elif frame[0] == SPEC:
+                    return path, frame
+        return None
 
     def _exit(self, link: Link) -> NoReturn:
         for chunks in self._service.last_words():
@@ -356,20 +380,6 @@ class _FailingService(Service):
 
 def _raise(exc: BaseException, *_args: object, **_kwargs: object) -> object:
     raise exc
-
-
-async def _read_spec(link: Link, codec: Codec) -> tuple[bytes, Frame] | None:
-    """Return where this isolate is and the frame that says what to serve; None if the parent is gone."""
-    path = b""
-    while frames := await link.read():
-        for frame in frames:
-            if frame[0] == DEFINE:
-                codec.define(frame[1], bytes(frame[2]))
-            elif frame[0] == ADDRESS:
-                path = bytes(frame[2])
-            elif frame[0] == SPEC:
-                return path, frame
-    return None
 
 
 async def _say(link: Link, chunks: list[Chunk]) -> None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from floor import Round
 from jobs import count_records, echo, echo_async, hold
 from trees import Documents, TreeRound, rounds_of
 from trio_isolates import open_pool, open_worker, run
+from trio_isolates.trace import record
 
 HANDLERS: dict[str, Any] = {"sync": echo, "async": echo_async}
 
@@ -56,6 +58,15 @@ async def throughput(handler: str, callers: int, calls: int) -> AsyncIterator[Ro
             return calls / (perf_counter() - start)
 
         yield one_round
+
+
+@asynccontextmanager
+async def recorded(where: str, *args: Any) -> AsyncIterator[Round]:
+    """What another contender does, while it is recorded."""
+    module, _, name = where.partition(":")
+    with record():
+        async with getattr(import_module(module), name)(*args) as one_round:
+            yield one_round
 
 
 @asynccontextmanager

@@ -372,7 +372,56 @@ JSON_GAP = Row(
     rounds=3,
 )
 
+RECORDED_CALL = Row(
+    "recorded-call",
+    "worker.call of an int, one caller, while it is recorded",
+    "us a call",
+    (
+        Contender("worker.call", "ours:call", ("sync", CALLS)),
+        Contender("recorded", "ours:recorded", ("ours:call", "sync", CALLS)),
+    ),
+    (at_most("recorded", 1.05, "worker.call"),),
+)
+
+RECORDED = Row(
+    "recorded",
+    f"{CALLERS} Trio callers, one worker, while they are recorded",
+    "calls/s",
+    (
+        Contender("worker.call", "ours:throughput", ("sync", CALLERS, 40_000)),
+        Contender("recorded", "ours:recorded", ("ours:throughput", "sync", CALLERS, 40_000)),
+    ),
+    (more("recorded", 0.95, "worker.call"),),
+)
+
+RECORDED_MESSAGES = Row(
+    "recorded-messages",
+    "messages from one sender to a port of 256 places, and items of a stream, while they are recorded",
+    "a second; no bar",
+    (
+        Contender("ports", "ports:one_way", ("sync", 256, MESSAGES)),
+        Contender("ports, recorded", "ours:recorded", ("ports:one_way", "sync", 256, MESSAGES)),
+        Contender("open_stream", "ports:stream", ("sync", MESSAGES)),
+        Contender("open_stream, recorded", "ours:recorded", ("ports:stream", "sync", MESSAGES)),
+    ),
+    (),
+)
+
+_RECORDED = (RECORDED_CALL, RECORDED, RECORDED_MESSAGES)
 _JSON = (JSON, JSON_TREES, JSON_SELECT, JSON_LINES, JSON_GAP)
 _PORTS = (ECHO, ONE_WAY, STREAMS, PORTS)
-_REST = (MAP, START, DEATHS, BYTES, ARRAYS, HAND_OVER, MEMORY, FLAT, IMPORT, GAPS, *_JSON)
+_REST = (
+    MAP,
+    START,
+    DEATHS,
+    BYTES,
+    ARRAYS,
+    HAND_OVER,
+    MEMORY,
+    FLAT,
+    IMPORT,
+    GAPS,
+    *_JSON,
+    *_RECORDED,
+)
 ROWS = {row.name: row for row in (CALL, CALL_ASYNC, THROUGHPUT, *_PORTS, *_REST)}
