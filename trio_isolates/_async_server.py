@@ -163,9 +163,7 @@ class AsyncServer:
         try:
             kind, work = self._service.open(frame)
         except BaseException as exc:
-            self._service.note(BEGIN, ident)
-            self._service.note(END | ERROR << KIND_SHIFT, ident)
-            self._answer(self._service.encode(ERROR, ident, exc))
+            self._answer(self._service.refuse(ident, exc))
             return
         if kind != STREAM and not is_async(work[0]):
             # Here and now: while it blocks the loop, none of those behind it has begun, and no answer

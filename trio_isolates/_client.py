@@ -70,7 +70,6 @@ class Client:
             on_room=lambda: on_room(self),
             on_error=on_error,
         )
-        self._load = self.isolate.load if options.spec.changes.is_data_only else self.isolate.codec.loads
         self.load = 0  # calls sent and unanswered
         self.given = 0  # calls sent so far
         self.keys: set[Hashable] = set()  # of the calls that come here
@@ -250,7 +249,7 @@ class Client:
             return
         if kind == VALUE and not call.ctrl_c:  # by far the most
             try:
-                result: outcome.Outcome[Any] = outcome.Value(self._load(body, buffers))
+                result: outcome.Outcome[Any] = outcome.Value(self.isolate.load(body, buffers))
             except BaseException as exc:
                 result = outcome.Error(exc)
         else:
@@ -266,14 +265,8 @@ class Client:
             self._take_time(call, now)
         if self.max_memory is not None:
             self._weigh(now, self.max_memory)
-        # As `_less_load` and `_free` do it; here it is done for each call.
-        self.load -= 1
-        if not self.load:
-            self._counts.busy += now - self._busy_from
-        if self.is_open:
-            self._on_room(self)
-        elif not self.load:
-            self.spent.set()
+        self._less_load(now)
+        self._free()
 
     def _open(self, call: Call, kind: int, body: Chunk, buffers: Sequence[Buffer]) -> outcome.Outcome[Any]:
         """Return what the caller gets by an answer."""

@@ -46,7 +46,7 @@ from ._messages import (
     Mode,
     Spec,
 )
-from ._notes import END, KIND_SHIFT, short
+from ._notes import BEGIN, END, KIND_SHIFT, short
 from ._peers import Neighbour
 from ._pickling import Codec, Pickled
 from ._ports import SendPort
@@ -190,6 +190,12 @@ class Service:
         """Note it, if this isolate is recorded."""
         if self.notes is not None:
             self.notes.take((perf_counter(), what, ident, 0))
+
+    def refuse(self, ident: int, exc: BaseException) -> list[Chunk]:
+        """Return the frames that answer a call that could not be opened."""
+        self.note(BEGIN, ident)
+        self.note(END | ERROR << KIND_SHIFT, ident)
+        return self.encode(ERROR, ident, exc)
 
     def rest(self) -> None:
         """Nothing is to be done for now."""

@@ -72,6 +72,11 @@ class _Call:
     outcome: Outcome | None = None
     value: str = ""
 
+    @property
+    def answered(self) -> float | None:
+        """When its isolate had answered it, as far as anybody knows."""
+        return self.known if self.ended is None else self.ended
+
 
 @define(eq=False)
 class _Message:
@@ -291,9 +296,7 @@ class _Teller:
                 continue
             here, there = self._numbers[call.caller], self._numbers[call.isolate]
             yield Event("request", call.sent, here, there, call.begun, number, call.label)
-            if call.known is not None or call.ended is not None:
-                left = call.known if call.ended is None else call.ended
-                assert left is not None
+            if (left := call.answered) is not None:
                 label = f"{call.outcome or ''}{call.value and f': {call.value}'}"
                 yield Event("reply", left, there, here, call.known, number, label)
         for kind, now, call in self._about_calls:
@@ -314,7 +317,7 @@ class _Teller:
         for call in begun:
             assert call.begun is not None
             life = self._lives[call.isolate]
-            end = call.known if call.ended is None else call.ended
+            end = call.answered
             outcome: Ending = "running"
             if call.outcome is not None and call.outcome != "dropped":
                 outcome = call.outcome

@@ -30,7 +30,6 @@ from ._messages import (
     CLOSE,
     DEFINE,
     DROPPED,
-    ERROR,
     EXTENDED,
     MESSAGE,
     PING,
@@ -40,7 +39,7 @@ from ._messages import (
     Chunk,
     Frame,
 )
-from ._notes import BEGIN, END, GO_ON, KIND_SHIFT, WAIT
+from ._notes import GO_ON, WAIT
 from ._service import Service, checked
 from ._wire import encode
 
@@ -175,9 +174,7 @@ class SyncServer:
         try:
             kind, (function, args, kwargs, values, port) = service.open(frame)
         except BaseException as exc:
-            service.note(BEGIN, ident)
-            service.note(END | ERROR << KIND_SHIFT, ident)
-            self._answer(service.encode(ERROR, ident, exc))
+            self._answer(service.refuse(ident, exc))
             return
         if kind == STREAM:
             function = partial(service.run_stream, function, port)
